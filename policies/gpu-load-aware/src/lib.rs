@@ -1,0 +1,204 @@
+//! The engine whose GPU and cache have the most room.
+//!
+//! Each endpoint gets a load from 0 to 1: the weighted mean of what its engine and its GPU report (KV cache in use, GPU
+//! utilisation, GPU memory), of its queue and of what this gateway has in flight there. Queue and in flight have no natural
+//! upper end, so they count relative to the fullest endpoint.
+//!
+//! What an engine reports may be missing, or older than `staleAfterMs`. Such a number says nothing about its endpoint, which then
+//! counts as the mean of the others: neither a magnet nor a leper. When nobody reports anything, what is in flight decides alone.
+//!
+//! Scores of the policies before this one are traded against the load: the choice is the highest
+//! `affinity × score − load`, ties by fewest in flight, then in turn.
+
+use wicketgate_sdk::{
+    About, ConfigError, Decision, Fleet, Policy, Pool, Request, Settings, Signal, choose, lanes,
+};
+
+const SCHEMA: &str = r#"{
+  "type": "object",
+  "properties": {
+    "weights": {
+      "type": "object",
+      "description": "How much each part counts. Only their proportions matter; one of them must be above 0.",
+      "properties": {
+        "kvUsage": {"type": "number", "minimum": 0, "maximum": 100, "default": 1, "description": "Share of the KV cache in use."},
+        "gpuUtil": {"type": "number", "minimum": 0, "maximum": 100, "default": 0.5, "description": "GPU utilisation."},
+        "gpuMemory": {"type": "number", "minimum": 0, "maximum": 100, "default": 0.25, "description": "Share of GPU memory in use."},
+        "queue": {"type": "number", "minimum": 0, "maximum": 100, "default": 1, "description": "Requests running and waiting in the engine."},
+        "inflight": {"type": "number", "minimum": 0, "maximum": 100, "default": 1, "description": "Requests this gateway has in flight."}
+      },
+      "additionalProperties": false
+    },
+    "affinity": {
+      "type": "number", "minimum": 0, "maximum": 100, "default": 1,
+      "description": "What a full score of the policies before this one is worth, in loads from 0 to 1."
+    },
+    "staleAfterMs": {
+      "type": "integer", "minimum": 100, "maximum": 3600000, "default": 15000,
+      "description": "Older numbers of an engine count as missing. Three scrape periods is a good value."
+    },
+    "pool": {"type": "object"}
+  },
+  "additionalProperties": false
+}"#;
+
+/// The policy.
+#[derive(Debug)]
+pub struct GpuLoadAware {
+    weights: Weights,
+    affinity: f32,
+    stale_after_ms: f32,
+    /// 1 ÷ weight, by endpoint.
+    share: Vec<f32>,
+}
+
+/// How much each part of the load counts.
+#[derive(Clone, Copy, Debug)]
+struct Weights {
+    kv_usage: f32,
+    gpu_util: f32,
+    gpu_memory: f32,
+    queue: f32,
+    inflight: f32,
+}
+
+impl Policy for GpuLoadAware {
+    const ABOUT: About = About {
+        config_schema: SCHEMA,
+        signals: &[
+            Signal::KvUsage,
+            Signal::GpuUtil,
+            Signal::GpuMemory,
+            Signal::Queued,
+            Signal::Running,
+            Signal::InFlight,
+            Signal::AgeMs,
+        ],
+        ..About::new(
+            "gpu-load-aware",
+            env!("CARGO_PKG_VERSION"),
+            "The engine whose KV cache, GPU and queue have the most room.",
+        )
+    };
+
+    fn configure(settings: &mut Settings) -> Result<Self, ConfigError> {
+        let weights = settings.section("weights", Weights::read)?;
+        if weights.total() <= 0.0 {
+            return Err(settings.refuse("weights", "one of the weights must be above 0"));
+        }
+        let affinity = settings.number("affinity", 1.0, 0.0..=100.0)? as f32;
+        let stale_after_ms = settings.integer("staleAfterMs", 15_000, 100..=3_600_000)? as f32;
+        Ok(Self { weights, affinity, stale_after_ms, share: Vec::new() })
+    }
+
+    fn sync(&mut self, pool: &Pool) {
+        self.share = pool.endpoints.iter().map(|endpoint| 1.0 / endpoint.weight.max(1) as f32).collect();
+    }
+
+    fn pick(&self, request: &Request, fleet: &Fleet<'_>) -> Decision {
+        let known = |(count, share): (&f32, &f32)| if count.is_nan() { 0.0 } else { count * share };
+        let mut inflight: Vec<f32> =
+            fleet.column(Signal::InFlight).iter().zip(&self.share).map(known).collect();
+        // From here on, whom the request may not go to is NaN and counts in no mean and no maximum.
+        fleet.mask(&mut inflight);
+        let load = self.load(fleet, &inflight);
+        let values: Vec<f32> = match fleet.scores() {
+            None => load.iter().map(|load| -load).collect(),
+            Some(scores) => {
+                load.iter().zip(scores).map(|(load, score)| self.affinity * score - load).collect()
+            }
+        };
+        let best = lanes::max(&values);
+        let among_equals = |(value, count): (&f32, &f32)| if *value == best { *count } else { f32::NAN };
+        let tied: Vec<f32> = values.iter().zip(&inflight).map(among_equals).collect();
+        Decision::endpoint_or_abstain(choose::by_turn(&tied, lanes::min(&tied), request.ticket))
+    }
+}
+
+impl GpuLoadAware {
+    /// The load of every endpoint, 0 to 1, NaN where the request may not go.
+    fn load(&self, fleet: &Fleet<'_>, inflight: &[f32]) -> Vec<f32> {
+        let fresh: Vec<f32> = fleet
+            .column(Signal::AgeMs)
+            .iter()
+            .zip(inflight)
+            .map(|(age, inflight)| self.fresh(*age, *inflight))
+            .collect();
+        let (queued, running) = (fleet.column(Signal::Queued), fleet.column(Signal::Running));
+        let queue: Vec<f32> =
+            queued.iter().zip(running).zip(&self.share).map(|((q, r), s)| (q + r) * s).collect();
+        let mut total = Total { load: vec![0.0; inflight.len()], weight: 0.0 };
+        total.add(self.weights.kv_usage, fleet.column(Signal::KvUsage), &fresh, Scale::Share);
+        total.add(self.weights.gpu_util, fleet.column(Signal::GpuUtil), &fresh, Scale::Share);
+        total.add(self.weights.gpu_memory, fleet.column(Signal::GpuMemory), &fresh, Scale::Share);
+        total.add(self.weights.queue, &queue, &fresh, Scale::Fullest);
+        // With nothing reported by anybody, in flight decides even where its weight is 0.
+        let own = if total.weight > 0.0 { self.weights.inflight } else { 1.0 };
+        let zero = vec![0.0; inflight.len()];
+        total.add(own, inflight, &zero, Scale::Fullest);
+        total.load.iter().zip(inflight).map(|(load, inflight)| load / total.weight + inflight * 0.0).collect()
+    }
+
+    /// 0 for an endpoint whose numbers count, NaN for one whose numbers do not. An engine of unknown age is one nobody asked.
+    fn fresh(&self, age_ms: f32, inflight: f32) -> f32 {
+        if age_ms <= self.stale_after_ms { inflight * 0.0 } else { f32::NAN }
+    }
+}
+
+impl Weights {
+    fn read(settings: &mut Settings) -> Result<Self, ConfigError> {
+        let mut weight =
+            |key, default| settings.number(key, default, 0.0..=100.0).map(|weight| weight as f32);
+        Ok(Self {
+            kv_usage: weight("kvUsage", 1.0)?,
+            gpu_util: weight("gpuUtil", 0.5)?,
+            gpu_memory: weight("gpuMemory", 0.25)?,
+            queue: weight("queue", 1.0)?,
+            inflight: weight("inflight", 1.0)?,
+        })
+    }
+
+    fn total(self) -> f32 {
+        self.kv_usage + self.gpu_util + self.gpu_memory + self.queue + self.inflight
+    }
+}
+
+/// What a column is measured against.
+enum Scale {
+    /// It is a share already.
+    Share,
+    /// The largest of the fleet.
+    Fullest,
+}
+
+/// The load so far, and the weight of the parts that said anything.
+struct Total {
+    load: Vec<f32>,
+    weight: f32,
+}
+
+impl Total {
+    /// Adds a part. `fresh` is 0 where its numbers count, NaN where they do not; those endpoints get the mean of the others. A part
+    /// that is known of nobody is left out.
+    fn add(&mut self, weight: f32, column: &[f32], fresh: &[f32], scale: Scale) {
+        if weight == 0.0 {
+            return;
+        }
+        let mut part: Vec<f32> = column.iter().zip(fresh).map(|(value, fresh)| value + fresh).collect();
+        let Some(mean) = lanes::mean(&part) else { return };
+        let full = match scale {
+            Scale::Share => 1.0,
+            Scale::Fullest => lanes::max(&part).max(1.0),
+        };
+        let factor = weight / full;
+        for value in &mut part {
+            *value = if value.is_nan() { mean } else { *value };
+        }
+        for (load, value) in self.load.iter_mut().zip(&part) {
+            *load += value * factor;
+        }
+        self.weight += weight;
+    }
+}
+
+wicketgate_sdk::export!(GpuLoadAware);
