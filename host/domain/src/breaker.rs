@@ -83,7 +83,8 @@ impl Breaker {
             if now_ms < state.at_ms {
                 return Admit::No;
             }
-            let probing = State { phase: Phase::Probing, at_ms: now_ms + u64::from(self.settings.probe_ms), ..state };
+            let probing =
+                State { phase: Phase::Probing, at_ms: now_ms + u64::from(self.settings.probe_ms), ..state };
             match self.word.compare_exchange_weak(word, probing.pack(), Relaxed, Relaxed) {
                 Ok(_) => return Admit::Probe,
                 // Somebody else became the probe, or its result came.

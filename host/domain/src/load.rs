@@ -41,7 +41,10 @@ impl Average {
         if sample.is_nan() {
             return;
         }
-        self.replace(now_ms, |value, _| if value.is_nan() { sample } else { value + share * (sample - value) });
+        self.replace(
+            now_ms,
+            |value, _| if value.is_nan() { sample } else { value + share * (sample - value) },
+        );
     }
 
     /// The average and the age of its last sample in milliseconds (in steps of 64); NaN and 0 before the first.

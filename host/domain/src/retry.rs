@@ -163,7 +163,11 @@ mod tests {
         for _ in 0..1_000 {
             budget.count_request(5);
         }
-        assert_eq!(take_all(&budget, 20, BUDGET_WINDOW_MS * 3 / 2), 100 + RETRIES_MIN, "half of them are old");
+        assert_eq!(
+            take_all(&budget, 20, BUDGET_WINDOW_MS * 3 / 2),
+            100 + RETRIES_MIN,
+            "half of them are old"
+        );
         assert_eq!(take_all(&budget, 20, BUDGET_WINDOW_MS * 4), RETRIES_MIN, "all of them are old");
         assert_eq!(take_all(&budget, 0, BUDGET_WINDOW_MS * 6), RETRIES_MIN);
     }

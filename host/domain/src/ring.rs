@@ -169,7 +169,11 @@ mod tests {
         for (session, of_three, of_two) in vectors {
             assert_eq!(owner(&[1, 2, 3], session), of_three, "{session:?} of three");
             assert_eq!(owner(&[1, 2], session), of_two, "{session:?} of two");
-            assert_eq!(owner(&[3, 1, 2], session), of_three, "{session:?}: order of the list does not matter");
+            assert_eq!(
+                owner(&[3, 1, 2], session),
+                of_three,
+                "{session:?}: order of the list does not matter"
+            );
         }
     }
 

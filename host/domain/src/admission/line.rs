@@ -42,7 +42,12 @@ impl<W> Line<W> {
     /// Lets a request in, or puts it at the end of the line. `waiter` is made only if it has to wait.
     ///
     /// Whoever comes while others wait here queues behind them.
-    pub fn admit(&mut self, limits: AdmissionLimits, bell: &Arc<dyn Bell>, waiter: impl FnOnce() -> W) -> Admitted {
+    pub fn admit(
+        &mut self,
+        limits: AdmissionLimits,
+        bell: &Arc<dyn Bell>,
+        waiter: impl FnOnce() -> W,
+    ) -> Admitted {
         if self.waiters.is_empty()
             && let Some(permit) = self.admission.try_enter(limits)
         {

@@ -83,7 +83,11 @@ fn waiters_are_served_in_order_and_newcomers_queue_behind_them() {
     queued(&line.admit(limits(1, 9), &bell, || 3));
     let mut order = Vec::new();
     line.serve(limits(2, 9), |waiter, permit| order.push((waiter, permit)));
-    assert_eq!(order.iter().map(|(waiter, _)| *waiter).collect::<Vec<_>>(), [1, 2], "as many as there are permits");
+    assert_eq!(
+        order.iter().map(|(waiter, _)| *waiter).collect::<Vec<_>>(),
+        [1, 2],
+        "as many as there are permits"
+    );
     assert_eq!((admission.in_flight(), admission.waiting()), (2, 1));
     order.clear();
     line.serve(limits(2, 9), |waiter, permit| order.push((waiter, permit)));
@@ -189,7 +193,13 @@ impl Bell for Channels {
 }
 
 /// One worker: `requests` of them, each waits its turn, is in flight for a moment, and gives the permit back.
-fn work(admission: &Admission, worker: u8, bell: &Arc<dyn Bell>, heard: &Receiver<()>, in_flight: &AtomicUsize) {
+fn work(
+    admission: &Admission,
+    worker: u8,
+    bell: &Arc<dyn Bell>,
+    heard: &Receiver<()>,
+    in_flight: &AtomicUsize,
+) {
     let limits = limits(2, u32::MAX);
     let flight = |permit: Permit| {
         assert!(in_flight.fetch_add(1, Relaxed) < 2, "more in flight than permits");

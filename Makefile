@@ -1,0 +1,55 @@
+# Everything a developer runs. Each target does its own set-up; nothing needs a manual step.
+# `make demo` and `make test` are the two commands of the README.
+
+CARGO ?= cargo
+CACHE := .cache
+VENV := $(CACHE)/venv
+POLICIES := target/policies
+TRACE ?=
+KEEP ?=
+DEMO_FLAGS ?=
+
+.PHONY: help demo test check bench build policies fmt python clean-cache
+
+help: ## What there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+policies: ## Build the policy components into target/policies (adds the wasm target if it is missing)
+	$(CARGO) run --quiet --manifest-path policies/Cargo.toml -p build --
+
+build: policies ## Build the release binary: target/release/wicketgate
+	$(CARGO) build --release --bin wicketgate
+
+demo: policies ## The main job: a trace through the gateway over simulated engines (TRACE=FILE, KEEP=1)
+	$(CARGO) build --profile demo -p gateway -p demo
+	target/demo/demo --gateway target/demo/wicketgate $(if $(TRACE),--trace $(TRACE)) $(if $(KEEP),--keep) $(DEMO_FLAGS)
+
+check: policies ## Format, lint, unit tests: the inner loop
+	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path policies/Cargo.toml --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) test --workspace --exclude tests
+
+test: check python ## Everything
+	$(CARGO) test --manifest-path policies/Cargo.toml --workspace
+	$(CARGO) build --bin wicketgate
+	WICKETGATE_PYTHON=$(abspath $(VENV))/bin/python $(CARGO) test -p tests
+
+python: $(VENV)/ready ## The pinned clients and servers that the suite runs (openai, llama.cpp's server)
+
+$(VENV)/ready: tests/requirements.txt
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --requirement tests/requirements.txt
+	touch $@
+
+bench: policies ## Criterion, the whole beside nginx, routing in virtual time (see docs/benchmarks.md)
+	$(CARGO) build --release -p gateway -p bench
+	$(CARGO) bench -p bench
+	target/release/bench all --gateway target/release/wicketgate
+
+fmt: ## Format everything
+	$(CARGO) fmt --all
+	$(CARGO) fmt --manifest-path policies/Cargo.toml --all
+
+clean-cache: ## Drop what the targets above installed into the checkout
+	rm -rf $(CACHE)

@@ -1,0 +1,405 @@
+//! An endpoint: its configuration, and the live numbers that outlive a generation.
+//!
+//! Live numbers are one [`EndpointState`] per endpoint id in the process, shared by every pool that holds it, so that a
+//! reload resets no breaker and a recycled address inherits none. The request path writes its own counters, the observer
+//! writes the engine's numbers, neither the other's; they stand on separate cache lines.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use http::{HeaderName, HeaderValue};
+
+use crate::breaker::Breaker;
+use crate::load::Averages;
+use crate::signal::Signal;
+
+/// What an endpoint can be used for. `serve` is an ordinary engine that does prefill and decode itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Roles {
+    /// Whole requests.
+    pub serve: bool,
+    /// The prefill leg.
+    pub prefill: bool,
+    /// The decode leg.
+    pub decode: bool,
+    /// Draft model of a speculative pair.
+    pub draft: bool,
+}
+
+impl Roles {
+    /// An ordinary engine.
+    pub const SERVE: Self = Self { serve: true, prefill: false, decode: false, draft: false };
+}
+
+/// Identity of an endpoint: its base URL and, where there is one, the uid of its pod.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointId {
+    /// Base URL without a trailing slash, such as `http://10.0.0.1:8000`.
+    pub url: Arc<str>,
+    /// Uid of the pod behind it; empty where there is none.
+    pub pod_uid: Arc<str>,
+}
+
+impl fmt::Display for EndpointId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url)?;
+        if !self.pod_uid.is_empty() {
+            write!(f, "#{}", self.pod_uid)?;
+        }
+        Ok(())
+    }
+}
+
+/// The pod behind an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodRef {
+    /// Namespace.
+    pub namespace: Arc<str>,
+    /// Name; also what `/engines` derives the engine id from.
+    pub name: Arc<str>,
+}
+
+/// The parts of an endpoint's URL that connecting and requesting need.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// `https`.
+    pub tls: bool,
+    /// Host name or address, without brackets.
+    pub host: Arc<str>,
+    /// Port.
+    pub port: u16,
+    /// Path in front of every request path; empty, or starts with `/` and does not end with one.
+    pub base_path: Arc<str>,
+    /// Value of the `Host` header.
+    pub authority: Arc<str>,
+}
+
+/// How to identify ourselves to an engine.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EngineAuth {
+    /// Header to set.
+    pub header: HeaderName,
+    /// Its value, marked sensitive; `Bearer …` where the header is `authorization`.
+    pub value: HeaderValue,
+    /// A client's own header of that name goes through instead, where there is one.
+    pub forward_client: bool,
+}
+
+impl fmt::Debug for EngineAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineAuth").field("header", &self.header).finish_non_exhaustive()
+    }
+}
+
+/// How to trust an engine's certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct EngineTls {
+    /// PEM bundle to trust; the system's roots are not used. `None`: nothing is trusted unless `insecure_skip_verify`.
+    pub ca_pem: Option<Arc<[u8]>>,
+    /// Accept any certificate.
+    pub insecure_skip_verify: bool,
+}
+
+/// Where an engine's metrics page is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MetricsPage {
+    /// Path, `/metrics` by default.
+    pub path: Arc<str>,
+    /// Port, the endpoint's own by default.
+    pub port: Option<u16>,
+}
+
+impl Default for MetricsPage {
+    fn default() -> Self {
+        Self { path: "/metrics".into(), port: None }
+    }
+}
+
+/// Configuration of an endpoint: everything that changes only with the pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSpec {
+    /// Identity.
+    pub id: EndpointId,
+    /// Where to connect.
+    pub target: Target,
+    /// What it can be used for.
+    pub roles: Roles,
+    /// Relative capacity, at least 1.
+    pub weight: u32,
+    /// Node name; empty when unknown.
+    pub node: Arc<str>,
+    /// Failure domain; empty when unknown.
+    pub zone: Arc<str>,
+    /// Labels that the operator set, sorted by key.
+    pub labels: Vec<(Arc<str>, Arc<str>)>,
+    /// The pod, where there is one.
+    pub pod: Option<PodRef>,
+    /// Known to sleep (by its pod's label); must not be chosen.
+    pub asleep: bool,
+    /// Credentials.
+    pub auth: Option<Arc<EngineAuth>>,
+    /// TLS settings.
+    pub tls: Option<Arc<EngineTls>>,
+    /// Metrics page.
+    pub metrics: MetricsPage,
+}
+
+/// An endpoint of a snapshot: configuration, and the live numbers it shares with every other generation.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Configuration.
+    pub spec: Arc<EndpointSpec>,
+    /// Live numbers.
+    pub state: Arc<EndpointState>,
+}
+
+impl Endpoint {
+    /// The number behind a signal at `now_ms`; NaN when unknown. `CachedTokens` is per request and reads 0 here.
+    pub fn read(&self, signal: Signal, now_ms: u64) -> f32 {
+        if signal == Signal::Weight {
+            return self.spec.weight as f32;
+        }
+        self.state.read(signal, now_ms)
+    }
+
+    /// Whether it must not be chosen at `now_ms`: asleep, or ejected by its breaker.
+    pub fn is_excluded(&self, now_ms: u64) -> bool {
+        self.spec.asleep || self.state.asleep.load(Relaxed) || self.state.breaker.is_excluded(now_ms)
+    }
+}
+
+/// Engine numbers older than this are unknown: three scrape periods at the slowest default.
+pub const ENGINE_NUMBERS_AGE_MAX_MS: u64 = 15_000;
+
+/// Counters of the request path. Written by workers only.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct RequestCells {
+    inflight: AtomicU32,
+    inflight_tokens: AtomicU64,
+    /// Moving averages of first-token time, token time and error share.
+    pub averages: Averages,
+}
+
+/// Numbers from the engine's own page. Written by the observer only; bits of `f32`, NaN when unknown.
+#[derive(Debug)]
+#[repr(align(64))]
+pub struct EngineCells {
+    queued: AtomicU32,
+    running: AtomicU32,
+    kv_usage: AtomicU32,
+    gpu_util: AtomicU32,
+    gpu_memory: AtomicU32,
+    acceptance: AtomicU32,
+    /// Bits of `f64`, as the next two: counters outgrow an `f32`.
+    prefix_hit_rate: AtomicU64,
+    prefix_hits: AtomicU64,
+    prefix_queries: AtomicU64,
+    /// When the page was read, milliseconds on the gateway's clock; 0 is never.
+    read_ms: AtomicU64,
+}
+
+const NAN_BITS: u32 = f32::NAN.to_bits();
+
+impl Default for EngineCells {
+    fn default() -> Self {
+        let unknown = || AtomicU32::new(NAN_BITS);
+        Self {
+            queued: unknown(),
+            running: unknown(),
+            kv_usage: unknown(),
+            gpu_util: unknown(),
+            gpu_memory: unknown(),
+            acceptance: unknown(),
+            prefix_hit_rate: AtomicU64::new(f64::NAN.to_bits()),
+            prefix_hits: AtomicU64::new(f64::NAN.to_bits()),
+            prefix_queries: AtomicU64::new(f64::NAN.to_bits()),
+            read_ms: AtomicU64::new(0),
+        }
+    }
+}
+
+/// One reading of an engine's page. `None`: the page did not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct EngineReading {
+    /// Requests waiting.
+    pub queued: Option<f32>,
+    /// Requests running.
+    pub running: Option<f32>,
+    /// KV cache in use, 0–1.
+    pub kv_usage: Option<f32>,
+    /// Share of draft tokens accepted, 0–1.
+    pub acceptance: Option<f32>,
+    /// Share of queried prompt tokens that hit the engine's prefix cache.
+    pub prefix_hit_rate: Option<f64>,
+    /// Total prefix-cache hits, tokens.
+    pub prefix_hits: Option<f64>,
+    /// Total prefix-cache queries, tokens.
+    pub prefix_queries: Option<f64>,
+}
+
+/// The live numbers of one endpoint, process-wide.
+#[derive(Debug)]
+pub struct EndpointState {
+    /// Number of this endpoint in the process; never used again. The prefix index knows endpoints by it.
+    pub slot: u32,
+    /// The request path's counters.
+    pub requests: RequestCells,
+    /// The engine's numbers.
+    pub engine: EngineCells,
+    /// Ejection, probe and slow start.
+    pub breaker: Breaker,
+    /// Put to sleep through this gateway, or seen asleep by a probe.
+    pub asleep: AtomicBool,
+}
+
+impl EndpointState {
+    /// Fresh state: nothing in flight, nothing known.
+    pub fn new(slot: u32) -> Self {
+        Self {
+            slot,
+            requests: RequestCells::default(),
+            engine: EngineCells::default(),
+            breaker: Breaker::default(),
+            asleep: AtomicBool::new(false),
+        }
+    }
+
+    /// Requests in flight there.
+    pub fn inflight(&self) -> u32 {
+        self.requests.inflight.load(Relaxed)
+    }
+
+    /// Stores one reading of the engine's page.
+    pub fn store_reading(&self, reading: &EngineReading, now_ms: u64) {
+        let put =
+            |cell: &AtomicU32, value: Option<f32>| cell.store(value.unwrap_or(f32::NAN).to_bits(), Relaxed);
+        put(&self.engine.queued, reading.queued);
+        put(&self.engine.running, reading.running);
+        put(&self.engine.kv_usage, reading.kv_usage);
+        put(&self.engine.acceptance, reading.acceptance);
+        let put =
+            |cell: &AtomicU64, value: Option<f64>| cell.store(value.unwrap_or(f64::NAN).to_bits(), Relaxed);
+        put(&self.engine.prefix_hit_rate, reading.prefix_hit_rate);
+        put(&self.engine.prefix_hits, reading.prefix_hits);
+        put(&self.engine.prefix_queries, reading.prefix_queries);
+        self.engine.read_ms.store(now_ms.max(1), Relaxed);
+    }
+
+    /// The last reading of the engine's page, however old; all `None` before the first. For metrics and status.
+    pub fn reading(&self) -> EngineReading {
+        let get = |cell: &AtomicU32| Some(f32::from_bits(cell.load(Relaxed))).filter(|value| !value.is_nan());
+        let get_wide =
+            |cell: &AtomicU64| Some(f64::from_bits(cell.load(Relaxed))).filter(|value| !value.is_nan());
+        EngineReading {
+            queued: get(&self.engine.queued),
+            running: get(&self.engine.running),
+            kv_usage: get(&self.engine.kv_usage),
+            acceptance: get(&self.engine.acceptance),
+            prefix_hit_rate: get_wide(&self.engine.prefix_hit_rate),
+            prefix_hits: get_wide(&self.engine.prefix_hits),
+            prefix_queries: get_wide(&self.engine.prefix_queries),
+        }
+    }
+
+    /// Stores numbers of a GPU exporter; `None` is unknown.
+    pub fn store_gpu(&self, util: Option<f32>, memory: Option<f32>) {
+        self.engine.gpu_util.store(util.unwrap_or(f32::NAN).to_bits(), Relaxed);
+        self.engine.gpu_memory.store(memory.unwrap_or(f32::NAN).to_bits(), Relaxed);
+    }
+
+    fn read(&self, signal: Signal, now_ms: u64) -> f32 {
+        let engine = |cell: &AtomicU32| {
+            if self.age_ms(now_ms).is_some_and(|age| age <= ENGINE_NUMBERS_AGE_MAX_MS) {
+                f32::from_bits(cell.load(Relaxed))
+            } else {
+                f32::NAN
+            }
+        };
+        match signal {
+            Signal::Inflight => self.inflight() as f32,
+            Signal::InflightTokens => self.requests.inflight_tokens.load(Relaxed) as f32,
+            Signal::Queued => engine(&self.engine.queued),
+            Signal::Running => engine(&self.engine.running),
+            Signal::KvUsage => engine(&self.engine.kv_usage),
+            Signal::Acceptance => engine(&self.engine.acceptance),
+            Signal::GpuUtil => f32::from_bits(self.engine.gpu_util.load(Relaxed)),
+            Signal::GpuMemory => f32::from_bits(self.engine.gpu_memory.load(Relaxed)),
+            Signal::CachedTokens => 0.0,
+            Signal::FirstTokenMs => self.requests.averages.first_token_ms(now_ms),
+            Signal::TokenMs => self.requests.averages.token_ms(now_ms),
+            Signal::Errors => self.requests.averages.errors(now_ms),
+            Signal::AgeMs => self.age_ms(now_ms).map_or(f32::NAN, |age| age as f32),
+            Signal::Weight => 1.0,
+        }
+    }
+
+    /// Age of the engine's numbers in milliseconds; `None` before the first reading.
+    pub fn age_ms(&self, now_ms: u64) -> Option<u64> {
+        match self.engine.read_ms.load(Relaxed) {
+            0 => None,
+            read_ms => Some(now_ms.saturating_sub(read_ms)),
+        }
+    }
+}
+
+/// One request in flight at an endpoint. Counts on creation, uncounts on drop, whatever ends the request.
+#[derive(Debug)]
+pub struct InFlight {
+    state: Arc<EndpointState>,
+    tokens: u32,
+}
+
+impl InFlight {
+    /// Counts one request whose prompt is expected to cost `uncached_tokens` of prefill there.
+    pub fn begin(state: Arc<EndpointState>, uncached_tokens: u32) -> Self {
+        state.requests.inflight.fetch_add(1, Relaxed);
+        state.requests.inflight_tokens.fetch_add(u64::from(uncached_tokens), Relaxed);
+        Self { state, tokens: uncached_tokens }
+    }
+
+    /// The prefill is done (the first byte of the answer is here): its tokens no longer wait there.
+    pub fn prefill_done(&mut self) {
+        let tokens = std::mem::take(&mut self.tokens);
+        self.state.requests.inflight_tokens.fetch_sub(u64::from(tokens), Relaxed);
+    }
+
+    /// The endpoint's live numbers.
+    pub fn state(&self) -> &Arc<EndpointState> {
+        &self.state
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.prefill_done();
+        self.state.requests.inflight.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_counts_while_it_lives_and_its_tokens_until_the_first_byte() {
+        let state = Arc::new(EndpointState::new(1));
+        let mut request = InFlight::begin(Arc::clone(&state), 300);
+        assert_eq!((state.inflight(), state.read(Signal::InflightTokens, 0)), (1, 300.0));
+        request.prefill_done();
+        assert_eq!((state.inflight(), state.read(Signal::InflightTokens, 0)), (1, 0.0));
+        drop(request);
+        assert_eq!((state.inflight(), state.read(Signal::InflightTokens, 0)), (0, 0.0));
+    }
+
+    #[test]
+    fn engine_numbers_are_unknown_before_the_first_reading_and_when_stale() {
+        let state = EndpointState::new(1);
+        assert!(state.read(Signal::Queued, 5).is_nan());
+        state.store_reading(&EngineReading { queued: Some(4.0), ..EngineReading::default() }, 100);
+        assert_eq!(state.read(Signal::Queued, 200), 4.0);
+        assert!(state.read(Signal::Running, 200).is_nan(), "the page did not say");
+        assert!(state.read(Signal::Queued, 101 + ENGINE_NUMBERS_AGE_MAX_MS).is_nan(), "stale");
+    }
+}

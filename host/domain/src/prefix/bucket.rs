@@ -1,0 +1,229 @@
+//! Seven entries of the index that are read and written together.
+//!
+//! # Why a reader never sees one prompt's holders under another's key
+//!
+//! A bucket is a sequence lock made of atomics. A writer takes it by making `version` odd (compare-exchange, acquire),
+//! issues a release fence, changes keys and holders (relaxed), and stores the next even version (release). A reader loads
+//! the version (acquire), reads (relaxed), issues an acquire fence, and loads the version again: if it read anything of a
+//! write, its fence pairs with the writer's, and the second load sees a version that differs. Then it tries again, and
+//! after a few tries says that nothing is known. So it waits for nobody, not even for a writer that lost its core.
+//!
+//! A writer that finds the bucket taken tries for about a microsecond and gives up: a block less is known.
+//!
+//! Two things are written without the lock: `clock` and `stamps`, which only say what to evict. A race there at worst
+//! evicts another entry than the oldest.
+
+use std::hint::spin_loop;
+use std::sync::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+    fence,
+};
+
+use super::epoch::{Epochs, Holder};
+
+/// Entries of a bucket: with the version, their keys fill one cache line.
+const WAYS: usize = 7;
+
+/// Holders that an entry can list by name.
+pub(super) const HOLDERS_MAX: usize = 8;
+
+const READ_TRIES: u32 = 4;
+const WRITE_TRIES: u32 = 64;
+
+/// Entries and what is needed to read, change and evict them. All zero when empty. Five cache lines.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub(super) struct Bucket {
+    /// Odd while it is being changed.
+    version: AtomicU32,
+    /// Bit w: the holders of entry w are a [`Held::Crowd`].
+    crowds: AtomicU32,
+    /// 0 is a free entry.
+    keys: [AtomicU64; WAYS],
+    holders: [[AtomicU32; HOLDERS_MAX]; WAYS],
+    /// What `clock` said when the entry was last of use.
+    stamps: [AtomicU32; WAYS],
+    clock: AtomicU32,
+}
+
+const _: () = assert!(size_of::<Bucket>() == 320, "five cache lines");
+
+/// Who holds a block, as it is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    /// Up to eight [`Holder`]s, in no order; 0 is nobody. Some may no longer be live.
+    Few([u32; HOLDERS_MAX]),
+    /// More than that: a set of [`Holder::crowd_bit`]s in the same 256 bits. Who is in it is found; at times also who is
+    /// not. Such blocks are system prompts that everybody shares, where naming eight of sixty would gather all on eight.
+    Crowd([u32; HOLDERS_MAX]),
+}
+
+/// What became of a block to learn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Learned {
+    /// Its entry was there.
+    Known,
+    /// A new entry in a free place.
+    Inserted,
+    /// A new entry in place of the one that was of no use for longest.
+    Evicting,
+    /// Not learned: others were writing all the time.
+    Skipped,
+}
+
+impl Bucket {
+    /// Who holds the block of `key`. `None`: it is not known, or the bucket is being changed.
+    pub(super) fn read(&self, key: u64) -> Option<Held> {
+        for _ in 0..READ_TRIES {
+            let version = self.version.load(Acquire);
+            if version % 2 == 0 {
+                // A key that is being added meanwhile may be missed, as if we had come before it.
+                let held = self.held(self.way(key)?);
+                fence(Acquire);
+                if self.version.load(Relaxed) == version {
+                    return Some(held);
+                }
+            }
+            spin_loop();
+        }
+        None
+    }
+
+    /// Adds `holder` to the holders of `key`, and notes that the entry was of use.
+    pub(super) fn learn(&self, key: u64, holder: Holder, epochs: &Epochs) -> Learned {
+        // Almost always it is all there. Not checked for a race: at worst a block is not learned.
+        if let Some(way) = self.way(key)
+            && self.held(way).names(holder)
+        {
+            self.touch(way);
+            return Learned::Known;
+        }
+        let Some(version) = self.lock() else { return Learned::Skipped };
+        let (way, learned) = match self.way(key) {
+            Some(way) => {
+                self.add_holder(way, holder, epochs);
+                (way, Learned::Known)
+            }
+            None => self.insert(key, holder),
+        };
+        self.version.store(version.wrapping_add(2), Release);
+        self.touch(way);
+        learned
+    }
+
+    /// Takes the bucket for writing; returns the version to count on from. `None`: it stayed taken.
+    fn lock(&self) -> Option<u32> {
+        for _ in 0..WRITE_TRIES {
+            let version = self.version.load(Relaxed);
+            if version % 2 == 0
+                && self.version.compare_exchange(version, version.wrapping_add(1), Acquire, Relaxed).is_ok()
+            {
+                // Whoever sees what is stored from here on sees the odd version too.
+                fence(Release);
+                return Some(version);
+            }
+            spin_loop();
+        }
+        None
+    }
+
+    /// Under the lock: a new entry with one holder.
+    fn insert(&self, key: u64, holder: Holder) -> (usize, Learned) {
+        let (way, learned) = match self.way(0) {
+            Some(free) => (free, Learned::Inserted),
+            None => (self.oldest(), Learned::Evicting),
+        };
+        let mut words = [0; HOLDERS_MAX];
+        words[0] = holder.0;
+        self.keys[way].store(key, Relaxed);
+        self.write(way, Held::Few(words));
+        (way, learned)
+    }
+
+    /// Under the lock: one holder more.
+    fn add_holder(&self, way: usize, holder: Holder, epochs: &Epochs) {
+        self.write(
+            way,
+            match self.held(way) {
+                Held::Few(mut words) => match words.iter_mut().find(|word| !epochs.is_live(Holder(**word))) {
+                    Some(word) => {
+                        *word = holder.0;
+                        Held::Few(words)
+                    }
+                    None => {
+                        words.into_iter().map(Holder).fold(Held::Crowd([0; 8]), Held::joined).joined(holder)
+                    }
+                },
+                crowd @ Held::Crowd(_) => crowd.joined(holder),
+            },
+        );
+    }
+
+    /// The entry of `key`; of 0, a free one.
+    fn way(&self, key: u64) -> Option<usize> {
+        self.keys.iter().position(|held| held.load(Relaxed) == key)
+    }
+
+    fn held(&self, way: usize) -> Held {
+        let words = std::array::from_fn(|place| self.holders[way][place].load(Relaxed));
+        if self.crowds.load(Relaxed) >> way & 1 == 0 { Held::Few(words) } else { Held::Crowd(words) }
+    }
+
+    fn write(&self, way: usize, held: Held) {
+        let crowds = self.crowds.load(Relaxed);
+        let (words, crowds) = match held {
+            Held::Few(words) => (words, crowds & !(1 << way)),
+            Held::Crowd(words) => (words, crowds | 1 << way),
+        };
+        self.crowds.store(crowds, Relaxed);
+        for (place, word) in self.holders[way].iter().zip(words) {
+            place.store(word, Relaxed);
+        }
+    }
+
+    /// Makes an entry the youngest. Writes nothing if it is: a block that every prompt shares stays in every core's cache.
+    fn touch(&self, way: usize) {
+        let clock = self.clock.load(Relaxed);
+        if self.stamps[way].load(Relaxed) != clock || clock == 0 {
+            let next = clock.wrapping_add(1);
+            self.clock.store(next, Relaxed);
+            self.stamps[way].store(next, Relaxed);
+        }
+    }
+
+    /// The entry that was of no use for longest. Ages wrap with the clock, after 4 billion uses of one bucket.
+    fn oldest(&self) -> usize {
+        let clock = self.clock.load(Relaxed);
+        let age = |way: &usize| clock.wrapping_sub(self.stamps[*way].load(Relaxed));
+        (0..WAYS).max_by_key(age).unwrap_or(0)
+    }
+}
+
+impl Held {
+    /// Whether `holder` needs no more adding.
+    fn names(&self, holder: Holder) -> bool {
+        match self {
+            Self::Few(words) => words.contains(&holder.0),
+            Self::Crowd(words) => crowd_has(words, holder),
+        }
+    }
+
+    /// A crowd with one more in it.
+    fn joined(self, holder: Holder) -> Self {
+        match self {
+            Self::Few(_) => self,
+            Self::Crowd(mut words) => {
+                let bit = holder.crowd_bit();
+                words[usize::from(bit / 32)] |= 1 << (bit % 32);
+                Self::Crowd(words)
+            }
+        }
+    }
+}
+
+/// Whether a crowd has `holder` in it, or somebody that looks the same.
+pub(super) fn crowd_has(words: &[u32; HOLDERS_MAX], holder: Holder) -> bool {
+    let bit = holder.crowd_bit();
+    words[usize::from(bit / 32)] >> (bit % 32) & 1 != 0
+}

@@ -1,0 +1,97 @@
+//! What decisions and policies may see of a request and of the pool. Prompt text is not part of it.
+
+use http::HeaderName;
+
+use crate::pool::Pool;
+use crate::signal::{Signal, SignalSet};
+
+/// One request, reduced to what routing needs.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestView<'a> {
+    /// Position in the pool, counted once over all workers and over reloads.
+    pub ticket: u64,
+    /// Random bits of this request.
+    pub seed: u64,
+    /// Milliseconds on the gateway's monotonic clock.
+    pub now_ms: u64,
+    /// 0 the first time through the chain.
+    pub attempt: u32,
+    /// Smaller is more urgent; 0 is ordinary.
+    pub priority: i32,
+    /// Estimated prompt length in tokens (bytes ÷ 4).
+    pub prompt_tokens: u32,
+    /// The client's output limit in tokens.
+    pub output_tokens: Option<u32>,
+    /// Hash of the session's name.
+    pub session: Option<u64>,
+    /// Hash of the tenant's name.
+    pub tenant: Option<u64>,
+    /// Endpoints that must not be chosen, ascending indices.
+    pub excluded: &'a [u32],
+    /// The session's owners, nearest first, at most 3; empty without a session.
+    pub owners: &'a [u32],
+    /// Chained hashes of the prompt's leading blocks, longest prefix last.
+    pub prefix_hashes: &'a [u64],
+    /// Those of the wanted headers that are present.
+    pub headers: &'a [(HeaderName, &'a str)],
+}
+
+/// The pool as it is now, by columns. One buffer per worker, filled anew for each decision.
+#[derive(Clone, Debug, Default)]
+pub struct Fleet {
+    set: SignalSet,
+    len: usize,
+    values: Vec<f32>,
+}
+
+impl Fleet {
+    /// Fills the buffer with the columns of `set` for the endpoints of `pool`, as they are at `now_ms`.
+    ///
+    /// [`Signal::CachedTokens`] is left at zero: the prefix index fills it through [`Self::column_mut`].
+    pub fn gather(&mut self, pool: &Pool, set: SignalSet, now_ms: u64) {
+        let len = pool.endpoints.len();
+        self.set = set;
+        self.len = len;
+        self.values.clear();
+        self.values.resize(len * set.len(), 0.0);
+        if len == 0 {
+            return;
+        }
+        for (index, endpoint) in pool.endpoints.iter().enumerate() {
+            let mut at = index;
+            for signal in set.iter() {
+                self.values[at] = endpoint.read(signal, now_ms);
+                at += len;
+            }
+        }
+    }
+
+    /// Makes a fleet from whole columns, for tests and recorded scenarios. Columns are in the order of `set`.
+    pub fn from_columns(set: SignalSet, len: usize, values: Vec<f32>) -> Self {
+        assert_eq!(values.len(), set.len() * len, "one number per signal and endpoint");
+        Self { set, len, values }
+    }
+
+    /// Number of endpoints.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+    /// Whether the pool is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+    /// Which columns are there.
+    pub fn signals(&self) -> SignalSet {
+        self.set
+    }
+    /// One column, if it was gathered.
+    pub fn column(&self, signal: Signal) -> Option<&[f32]> {
+        let position = self.set.position(signal)?;
+        self.values.get(position * self.len..(position + 1) * self.len)
+    }
+    /// One column, to be filled.
+    pub fn column_mut(&mut self, signal: Signal) -> Option<&mut [f32]> {
+        let position = self.set.position(signal)?;
+        self.values.get_mut(position * self.len..(position + 1) * self.len)
+    }
+}
