@@ -20,7 +20,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bucket::{Bucket, Learned};
 use epoch::Epochs;
-pub use hash::{BLOCKS_MAX, BYTES_PER_TOKEN, PromptHashes, block_edges, hash_prompt, prompt_seed};
+pub use hash::{
+    BLOCKS_MAX, BYTES_PER_TOKEN, PROMPT_BYTES_MAX, PromptHashes, block_edges, hash_prompt, prompt_seed,
+};
 use lookup::Walk;
 pub use slots::SlotMap;
 

@@ -77,7 +77,7 @@ impl Bucket {
     pub(super) fn read(&self, key: u64) -> Option<Held> {
         for _ in 0..READ_TRIES {
             let version = self.version.load(Acquire);
-            if version % 2 == 0 {
+            if version.is_multiple_of(2) {
                 // A key that is being added meanwhile may be missed, as if we had come before it.
                 let held = self.held(self.way(key)?);
                 fence(Acquire);
@@ -116,7 +116,7 @@ impl Bucket {
     fn lock(&self) -> Option<u32> {
         for _ in 0..WRITE_TRIES {
             let version = self.version.load(Relaxed);
-            if version % 2 == 0
+            if version.is_multiple_of(2)
                 && self.version.compare_exchange(version, version.wrapping_add(1), Acquire, Relaxed).is_ok()
             {
                 // Whoever sees what is stored from here on sees the odd version too.

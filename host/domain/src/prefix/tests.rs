@@ -169,7 +169,7 @@ impl Model {
     }
 
     fn forget(&mut self, slot: u32) {
-        self.holders.values_mut().for_each(|slots| drop(slots.remove(&slot)));
+        self.holders.values_mut().for_each(|slots| slots.retain(|held| *held != slot));
     }
 
     fn lookup(&self, pool_key: u64, prompt: &PromptHashes, slots: &[u32]) -> Vec<f32> {
@@ -229,7 +229,7 @@ fn agrees_with_the_model(steps: Vec<Step>, slots: u32) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn agrees_with_a_naive_model_while_nothing_is_evicted(steps in steps(8, true)) {
@@ -246,8 +246,8 @@ proptest! {
         let mut random = fastrand::Rng::with_seed(seed);
         // One shard: 448 entries.
         let (index, mut model) = (PrefixIndex::new(FIXED_BYTES_MAX + 40_000), Model::default());
-        for _ in 0..400 {
-            let prompt = prompt(&[random.u8(0..4), random.u8(0..40), random.u8(..)], random.usize(8..12));
+        for _ in 0..150 {
+            let prompt = prompt(&[random.u8(0..4), random.u8(..), random.u8(..)], random.usize(8..12));
             let slot = random.u32(0..6);
             index.learn(1, &prompt, slot);
             model.learn(1, &prompt, slot);
