@@ -88,10 +88,10 @@ fn has_target() -> bool {
 }
 
 fn has_debian() -> bool {
-    let knows = |package: &&str| {
+    let knows = |package: &str| {
         succeeds(Command::new("dpkg").args(["-s", package]).stdout(Stdio::null()).stderr(Stdio::null()))
     };
-    DEBIAN_PACKAGES.iter().all(|package| knows(&package))
+    DEBIAN_PACKAGES.iter().all(|package| knows(package))
 }
 
 fn install_debian() -> bool {

@@ -164,6 +164,7 @@ impl Weights {
 }
 
 /// What a column is measured against.
+#[derive(Clone, Copy)]
 enum Scale {
     /// It is a share already.
     Share,
