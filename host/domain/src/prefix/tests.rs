@@ -247,7 +247,7 @@ proptest! {
         // One shard: 448 entries.
         let (index, mut model) = (PrefixIndex::new(FIXED_BYTES_MAX + 40_000), Model::default());
         for _ in 0..150 {
-            let prompt = prompt(&[random.u8(0..4), random.u8(..), random.u8(..)], random.usize(8..12));
+            let prompt = prompt(&[random.u8(0..4), random.u8(..), random.u8(..)], random.usize(10..16));
             let slot = random.u32(0..6);
             index.learn(1, &prompt, slot);
             model.learn(1, &prompt, slot);
