@@ -178,6 +178,16 @@ mod tests {
     }
 
     #[test]
+    fn a_session_on_a_point_belongs_to_the_next_one() {
+        // Ids that are the very text of a point of node 1; made with `bisect_right` of Python.
+        let ring = Ring::build((1..=3).map(url));
+        for (replica, octet) in [(0, 1), (1, 2), (3, 3), (4, 2)] {
+            let session = format!("{}-{replica}", url(1));
+            assert_eq!(ring.owners(session.as_bytes())[0] + 1, octet, "{session}");
+        }
+    }
+
+    #[test]
     fn a_node_that_leaves_hands_its_sessions_to_their_second_owner_and_moves_no_other() {
         let all = Ring::build((1..=5).map(url));
         let fewer = Ring::build((1..=4).map(url));

@@ -182,6 +182,53 @@ fn raised_limits_ring_for_everybody_who_waits_and_a_dropped_line_gives_up_its_pl
     assert!(rung.take().is_empty());
 }
 
+/// The narrowest race: the only permit comes back while somebody begins to wait. Nobody else will ever wake them.
+#[test]
+fn a_permit_that_comes_back_while_somebody_queues_is_noticed() {
+    let (rung, bell) = bell();
+    let (round_begun, round_done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let admission = Admission::default();
+    let returned: Mutex<Option<Permit>> = Mutex::new(None);
+    let rounds = 5_000;
+    let reach = |counter: &AtomicUsize, round| {
+        while counter.load(SeqCst) < round {
+            std::thread::yield_now();
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1..=rounds {
+                reach(&round_begun, round);
+                let permit = returned.lock().expect("no panic under it").take();
+                // At every offset to the other thread's steps, one round or another.
+                (0..round % 64).for_each(|_| std::hint::spin_loop());
+                drop(permit);
+                round_done.store(round, SeqCst);
+            }
+        });
+        for round in 1..=rounds {
+            let mut line = Line::new(admission.clone(), 0);
+            *returned.lock().expect("no panic under it") = Some(now(line.admit(limits(1, 9), &bell, || ())));
+            round_begun.store(round, SeqCst);
+            // The lock is free again once the other thread is about to give the permit back.
+            while returned.lock().expect("no panic under it").is_some() {
+                std::thread::yield_now();
+            }
+            let admitted = line.admit(limits(1, 9), &bell, || ());
+            reach(&round_done, round);
+            let noticed = matches!(admitted, Admitted::Now(_)) || !rung.take().is_empty();
+            if !noticed {
+                // Not by unwinding: the other thread waits for the next round.
+                eprintln!("round {round}: the permit is free, somebody waits, and no bell rang");
+                std::process::abort();
+            }
+            drop(admitted);
+            drop(line);
+            rung.take();
+        }
+    });
+}
+
 /// Rings workers over channels.
 struct Channels(Vec<Mutex<Sender<()>>>);
 

@@ -227,3 +227,75 @@ pub(super) fn crowd_has(words: &[u32; HOLDERS_MAX], holder: Holder) -> bool {
     let bit = holder.crowd_bit();
     words[usize::from(bit / 32)] >> (bit % 32) & 1 != 0
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    /// Twice as many keys as places, so that entries change hands under the reader's eyes. Each key has one holder.
+    #[test]
+    fn a_reader_never_sees_the_holder_of_another_key() {
+        let (bucket, epochs, done) = (Bucket::default(), Epochs::default(), AtomicBool::new(false));
+        let seen = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut seen = 0_u64;
+                while !done.load(Relaxed) {
+                    for key in 1..=14 {
+                        if let Some(held) = bucket.read(key) {
+                            let mut words = [0; HOLDERS_MAX];
+                            words[0] = epochs.holder(key as u32).0;
+                            assert_eq!(held, Held::Few(words), "key {key}");
+                            seen += 1;
+                        }
+                    }
+                }
+                seen
+            });
+            let writers = [0, 1].map(|seed| {
+                let (bucket, epochs) = (&bucket, &epochs);
+                scope.spawn(move || {
+                    let mut random = fastrand::Rng::with_seed(seed);
+                    for _ in 0..30_000 {
+                        let key = random.u32(1..=14);
+                        bucket.learn(u64::from(key), epochs.holder(key), epochs);
+                    }
+                })
+            });
+            writers.into_iter().for_each(|writer| writer.join().expect("writer"));
+            done.store(true, Relaxed);
+            reader.join().expect("reader")
+        });
+        assert!(seen > 0);
+    }
+
+    #[test]
+    fn a_bucket_that_stays_taken_reads_as_unknown_and_learns_nothing() {
+        let (bucket, epochs) = (Bucket::default(), Epochs::default());
+        assert_eq!(bucket.learn(1, epochs.holder(7), &epochs), Learned::Inserted);
+        let version = bucket.lock().expect("free");
+        assert_eq!(bucket.read(1), None);
+        assert_eq!(bucket.learn(2, epochs.holder(7), &epochs), Learned::Skipped);
+        bucket.version.store(version + 2, Release);
+        assert!(bucket.read(1).is_some());
+        assert_eq!(bucket.read(2), None);
+    }
+
+    #[test]
+    fn the_ninth_holder_makes_a_crowd_unless_one_of_the_eight_is_gone() {
+        let (bucket, epochs) = (Bucket::default(), Epochs::default());
+        for slot in 0..8 {
+            bucket.learn(1, epochs.holder(slot), &epochs);
+        }
+        epochs.advance(3);
+        bucket.learn(1, epochs.holder(8), &epochs);
+        assert!(matches!(bucket.read(1), Some(Held::Few(words)) if words[3] == epochs.holder(8).0));
+        bucket.learn(1, epochs.holder(9), &epochs);
+        let Some(Held::Crowd(words)) = bucket.read(1) else { panic!("{:?}", bucket.read(1)) };
+        for slot in 0..20 {
+            let holds = slot < 10 && slot != 3;
+            assert_eq!(crowd_has(&words, epochs.holder(slot)), holds, "slot {slot}");
+        }
+    }
+}

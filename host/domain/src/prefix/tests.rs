@@ -296,7 +296,7 @@ fn a_reader_between_writers_never_credits_one_prompt_with_the_holders_of_another
                 let (index, prompts) = (&index, &prompts);
                 scope.spawn(move || {
                     let mut random = fastrand::Rng::with_seed(10 + writer);
-                    for _ in 0..100_000 {
+                    for _ in 0..30_000 {
                         let number = random.usize(..prompts.len());
                         index.learn(1, &prompts[number], (number % 64) as u32);
                     }
