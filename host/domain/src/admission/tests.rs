@@ -189,12 +189,15 @@ fn a_permit_that_comes_back_while_somebody_queues_is_noticed() {
     let (round_begun, round_done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let admission = Admission::default();
     let returned: Mutex<Option<Permit>> = Mutex::new(None);
-    let rounds = 5_000;
-    let reach = |counter: &AtomicUsize, round| {
-        while counter.load(SeqCst) < round {
+    let rounds = 20_000;
+    // Spins for as long as the other thread needs if it runs, as the race is narrow; then makes room for it.
+    let until = |done: &dyn Fn() -> bool| {
+        (0..2_000).take_while(|_| !done()).for_each(|_| std::hint::spin_loop());
+        while !done() {
             std::thread::yield_now();
         }
     };
+    let reach = |counter: &AtomicUsize, round| until(&|| counter.load(SeqCst) >= round);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for round in 1..=rounds {
@@ -211,9 +214,7 @@ fn a_permit_that_comes_back_while_somebody_queues_is_noticed() {
             *returned.lock().expect("no panic under it") = Some(now(line.admit(limits(1, 9), &bell, || ())));
             round_begun.store(round, SeqCst);
             // The lock is free again once the other thread is about to give the permit back.
-            while returned.lock().expect("no panic under it").is_some() {
-                std::thread::yield_now();
-            }
+            until(&|| returned.lock().expect("no panic under it").is_none());
             let admitted = line.admit(limits(1, 9), &bell, || ());
             reach(&round_done, round);
             let noticed = matches!(admitted, Admitted::Now(_)) || !rung.take().is_empty();

@@ -141,23 +141,22 @@ impl Bucket {
         (way, learned)
     }
 
-    /// Under the lock: one holder more.
+    /// Under the lock: one holder more, unless another writer was faster.
     fn add_holder(&self, way: usize, holder: Holder, epochs: &Epochs) {
-        self.write(
-            way,
-            match self.held(way) {
-                Held::Few(mut words) => match words.iter_mut().find(|word| !epochs.is_live(Holder(**word))) {
-                    Some(word) => {
-                        *word = holder.0;
-                        Held::Few(words)
-                    }
-                    None => {
-                        words.into_iter().map(Holder).fold(Held::Crowd([0; 8]), Held::joined).joined(holder)
-                    }
-                },
-                crowd @ Held::Crowd(_) => crowd.joined(holder),
-            },
-        );
+        let mut held = self.held(way);
+        if held.names(holder) {
+            return;
+        }
+        if let Held::Few(words) = &mut held {
+            if let Some(gone) = words.iter_mut().find(|word| !epochs.is_live(Holder(**word))) {
+                *gone = holder.0;
+                self.write(way, held);
+                return;
+            }
+            held =
+                words.iter().fold(Held::Crowd([0; HOLDERS_MAX]), |crowd, word| crowd.joined(Holder(*word)));
+        }
+        self.write(way, held.joined(holder));
     }
 
     /// The entry of `key`; of 0, a free one.
@@ -257,7 +256,7 @@ mod tests {
                 let (bucket, epochs) = (&bucket, &epochs);
                 scope.spawn(move || {
                     let mut random = fastrand::Rng::with_seed(seed);
-                    for _ in 0..30_000 {
+                    for _ in 0..150_000 {
                         let key = random.u32(1..=14);
                         bucket.learn(u64::from(key), epochs.holder(key), epochs);
                     }
