@@ -17,7 +17,7 @@ use wicketgate_sdk::{About, ConfigError, Decision, Fleet, Policy, Pool, Request,
 pub use behaviour::Behaviour;
 
 /// The header this policy may see, and obeys under the behaviour `header`.
-pub const HEADER: &str = "x-wicketgate-test";
+pub const HEADER: &str = "x-hostile-endpoint";
 
 /// The policy.
 #[derive(Debug)]
