@@ -20,6 +20,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// What to start.
 #[derive(Debug, Default)]
 pub struct Options {
+    /// The binary; absent, [`binary`].
+    pub binary: Option<PathBuf>,
     /// Flags beside the ones that the harness sets (addresses on port 0, JSON logs, no drain delay).
     pub args: Vec<String>,
     /// Environment.
@@ -102,7 +104,7 @@ impl Gateway {
         for (name, bytes) in &options.policies {
             std::fs::write(policies.join(name), bytes).expect("policy written");
         }
-        let mut command = Command::new(binary());
+        let mut command = Command::new(options.binary.clone().unwrap_or_else(binary));
         command.arg("serve").arg("--manifests").arg(&manifests).arg("--policy-dir").arg(&policies);
         for (flag, value) in [
             ("--listen", "127.0.0.1:0"),
