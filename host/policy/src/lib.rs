@@ -1,0 +1,32 @@
+//! The only crate that knows WebAssembly: compiles, keeps, runs and checks routing policies.
+//!
+//! [`Library`] is both sides of it: what the control plane prepares policies with, and what hands each worker its
+//! [`Evaluator`]. The contract with policies is `wit/routing.wit`.
+
+mod answer;
+mod backoff;
+mod bindings;
+mod builtin;
+mod convert;
+mod description;
+mod engine;
+mod evaluate;
+mod host_state;
+mod inspect;
+mod instance;
+mod instances;
+mod library;
+mod made_up;
+mod probe;
+mod rank;
+mod ready;
+#[cfg(test)]
+mod testing;
+
+pub use builtin::names as builtin_names;
+pub use evaluate::{Evaluator, Note};
+pub use inspect::{COMPONENT_BYTES_MAX, FUNCTION_BYTES_MAX, INTERFACE_VERSION, Inspection, inspect};
+pub use library::{
+    COMPILE_DEADLINE_DEFAULT, INSTANCES_DEFAULT, Library, LibraryError, Options, digest, fetch,
+};
+pub use probe::Probed;

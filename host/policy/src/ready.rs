@@ -1,0 +1,62 @@
+//! A policy that is compiled, linked, configured and probed.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use domain::policy::{Description, Digest, PolicyLimits, Prepared};
+
+use crate::bindings::RoutingPolicyPre;
+use crate::host_state::HostState;
+use crate::inspect::Inspection;
+use crate::instance::Recipe;
+
+/// A compiled component of the right world that says sensible things of itself.
+pub(crate) struct Compiled {
+    pub(crate) digest: Digest,
+    pub(crate) inspection: Inspection,
+    pub(crate) description: Arc<Description>,
+    pub(crate) pre: RoutingPolicyPre<HostState>,
+}
+
+/// What chains hold.
+pub(crate) struct Ready {
+    /// Number of this policy in its library, from 1; never used again. Instances are known by it.
+    pub(crate) id: u64,
+    pub(crate) digest: Digest,
+    pub(crate) description: Arc<Description>,
+    pub(crate) recipe: Recipe,
+}
+
+impl Ready {
+    pub(crate) fn new(id: u64, compiled: &Compiled, recipe: Recipe) -> Self {
+        Self { id, digest: compiled.digest, description: Arc::clone(&compiled.description), recipe }
+    }
+
+    /// Bounds it runs in.
+    pub(crate) fn limits(&self) -> PolicyLimits {
+        self.recipe.limits
+    }
+}
+
+impl Prepared for Ready {
+    fn description(&self) -> &Description {
+        &self.description
+    }
+    fn digest(&self) -> Digest {
+        self.digest
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl fmt::Debug for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ready")
+            .field("policy", &self.description.name)
+            .field("digest", &self.digest)
+            .field("limits", &self.limits())
+            .finish_non_exhaustive()
+    }
+}
