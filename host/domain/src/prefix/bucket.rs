@@ -13,7 +13,7 @@
 //! Two things are written without the lock: `clock` and `stamps`, which only say what to evict. A race there at worst
 //! evicts another entry than the oldest.
 
-use std::hint::spin_loop;
+use std::hint::{black_box, spin_loop};
 use std::sync::atomic::{
     AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -88,6 +88,13 @@ impl Bucket {
             spin_loop();
         }
         None
+    }
+
+    /// Reads what [`Self::learn`] is about to touch. Buckets lie all over the memory: called for several before the first
+    /// is changed, their cache misses overlap, which the compare-exchange of the lock would not let them.
+    pub(super) fn draw_near(&self, key: u64) {
+        let way = self.way(key).unwrap_or_else(|| self.oldest());
+        black_box(self.holders[way][0].load(Relaxed));
     }
 
     /// Adds `holder` to the holders of `key`, and notes that the entry was of use.
@@ -204,7 +211,7 @@ impl Held {
     fn names(&self, holder: Holder) -> bool {
         match self {
             Self::Few(words) => words.contains(&holder.0),
-            Self::Crowd(words) => crowd_has(words, holder),
+            Self::Crowd(words) => crowd_has(words, holder.crowd_bit()),
         }
     }
 
@@ -221,9 +228,8 @@ impl Held {
     }
 }
 
-/// Whether a crowd has `holder` in it, or somebody that looks the same.
-pub(super) fn crowd_has(words: &[u32; HOLDERS_MAX], holder: Holder) -> bool {
-    let bit = holder.crowd_bit();
+/// Whether a crowd has the endpoint of this [`Holder::crowd_bit`] in it, or another that looks the same.
+pub(super) fn crowd_has(words: &[u32; HOLDERS_MAX], bit: u8) -> bool {
     words[usize::from(bit / 32)] >> (bit % 32) & 1 != 0
 }
 
@@ -294,7 +300,7 @@ mod tests {
         let Some(Held::Crowd(words)) = bucket.read(1) else { panic!("{:?}", bucket.read(1)) };
         for slot in 0..20 {
             let holds = slot < 10 && slot != 3;
-            assert_eq!(crowd_has(&words, epochs.holder(slot)), holds, "slot {slot}");
+            assert_eq!(crowd_has(&words, epochs.holder(slot).crowd_bit()), holds, "slot {slot}");
         }
     }
 }

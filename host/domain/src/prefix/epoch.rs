@@ -32,11 +32,9 @@ impl Holder {
         (self.0 >> EPOCH_BITS).wrapping_sub(1) & SLOT_MASK
     }
 
-    /// Its bit among the 256 of a crowd. Endpoints whose numbers follow each other get different ones (a pool's do, as
-    /// they are numbered together); another epoch is another bit.
+    /// Its bit among the 256 of a crowd.
     pub(super) fn crowd_bit(self) -> u8 {
-        // Low bits are meant. 97 is odd, so the first 256 epochs of an endpoint are all different.
-        (self.slot() as u8).wrapping_add((self.0 as u8).wrapping_mul(97))
+        crowd_bit(self.slot(), self.0)
     }
 }
 
@@ -63,6 +61,11 @@ impl Epochs {
         Holder::new(slot, self.epoch(slot))
     }
 
+    /// For asking about many endpoints of one pool, whose numbers are near each other.
+    pub(super) fn reader(&self) -> EpochReader<'_> {
+        EpochReader { epochs: self, chunk: CHUNKS, cells: None }
+    }
+
     /// Whether a holder counts still.
     pub(super) fn is_live(&self, holder: Holder) -> bool {
         holder.0 != 0 && holder.0 & EPOCH_MASK == self.epoch(holder.slot())
@@ -86,4 +89,31 @@ impl Epochs {
         let chunk = self.chunks[cell / CHUNK_CELLS].get();
         chunk.map_or(0, |chunk| u32::from(chunk[cell % CHUNK_CELLS].load(Relaxed)) & EPOCH_MASK)
     }
+}
+
+/// Reads epochs and remembers the chunk of the last one.
+pub(super) struct EpochReader<'a> {
+    epochs: &'a Epochs,
+    /// [`CHUNKS`] before the first.
+    chunk: usize,
+    cells: Option<&'a [AtomicU16]>,
+}
+
+impl EpochReader<'_> {
+    /// [`Holder::crowd_bit`] of the endpoint of `slot` now.
+    pub(super) fn crowd_bit(&mut self, slot: u32) -> u8 {
+        let cell = slot as usize % CELLS;
+        if cell / CHUNK_CELLS != self.chunk {
+            self.chunk = cell / CHUNK_CELLS;
+            self.cells = self.epochs.chunks[self.chunk].get().map(|cells| &**cells);
+        }
+        crowd_bit(slot, self.cells.map_or(0, |cells| cells[cell % CHUNK_CELLS].load(Relaxed).into()))
+    }
+}
+
+/// The bit of an endpoint among the 256 of a crowd. Endpoints whose numbers follow each other get different ones (a
+/// pool's do, as they are numbered together); another epoch is another bit.
+fn crowd_bit(slot: u32, epoch: u32) -> u8 {
+    // Low bits are meant. 97 is odd, so the first 256 epochs of an endpoint are all different.
+    (slot as u8).wrapping_add((epoch as u8).wrapping_mul(97))
 }

@@ -96,11 +96,15 @@ impl Walk<'_> {
                 }
             }
             Holders::Crowd(words) => {
+                let (mut epochs, mut found) = (self.index.epochs.reader(), false);
                 for (slot, believed) in self.slots.as_slice().iter().zip(self.out.iter_mut()) {
-                    if *believed < tokens && crowd_has(words, self.index.epochs.holder(*slot)) {
-                        *believed = tokens;
-                        self.longest = self.longest.max(tokens);
+                    if crowd_has(words, epochs.crowd_bit(*slot)) {
+                        *believed = believed.max(tokens);
+                        found = true;
                     }
+                }
+                if found {
+                    self.longest = self.longest.max(tokens);
                 }
             }
         }
