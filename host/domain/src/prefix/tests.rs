@@ -229,7 +229,7 @@ fn agrees_with_the_model(steps: Vec<Step>, slots: u32) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn agrees_with_a_naive_model_while_nothing_is_evicted(steps in steps(8, true)) {
