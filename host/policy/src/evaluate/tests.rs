@@ -3,6 +3,9 @@ use domain::request::RequestView;
 
 use crate::testing::*;
 
+/// Ten times the fuel.
+const GENEROUS: PolicyLimits = PolicyLimits { fuel_permille: Some(10_000), memory_bytes: None };
+
 fn steps(verdict: &Verdict) -> Vec<Step> {
     verdict.traces.iter().map(|trace| trace.step).collect()
 }
@@ -44,39 +47,43 @@ fn round_robin_rotates_by_ticket_and_skips_the_excluded() {
 #[test]
 fn every_hostile_behaviour_is_its_fault_and_the_next_call_is_served_by_a_new_instance() {
     let faults = [
-        ("loop", Fault::Fuel),
-        ("recursion", Fault::Trap),
-        ("panic", Fault::Trap),
-        ("trap", Fault::Trap),
-        ("many-logs", Fault::HostCalls),
-        ("giant-log", Fault::HostCalls),
-        ("bad-index", Fault::Answer),
-        ("excluded", Fault::Answer),
-        ("nan-scores", Fault::Answer),
-        ("short-scores", Fault::Answer),
-        ("wild-scores", Fault::Answer),
-        ("giant-list", Fault::HostCalls),
-        ("empty-order", Fault::Answer),
-        ("giant-string", Fault::HostCalls),
-        ("bad-status", Fault::Answer),
-        ("giant-headers", Fault::HostCalls),
-        ("bad-header", Fault::Answer),
-        ("same-pair", Fault::Answer),
+        ("loop", "", Fault::Fuel),
+        ("memory", "", Fault::Memory),
+        ("recursion", "", Fault::Trap),
+        ("panic", "", Fault::Trap),
+        ("trap", "", Fault::Trap),
+        ("many-logs", r#","amount":17"#, Fault::HostCalls),
+        ("giant-log", r#","amount":100000"#, Fault::HostCalls),
+        ("giant-list", r#","amount":20000"#, Fault::HostCalls),
+        ("giant-string", r#","amount":100000"#, Fault::HostCalls),
+        ("giant-headers", r#","amount":100"#, Fault::HostCalls),
+        ("giant-headers", r#","amount":17"#, Fault::Answer),
+        ("bad-index", "", Fault::Answer),
+        ("excluded", "", Fault::Answer),
+        ("nan-scores", "", Fault::Answer),
+        ("short-scores", "", Fault::Answer),
+        ("wild-scores", "", Fault::Answer),
+        ("empty-order", "", Fault::Answer),
+        ("bad-status", "", Fault::Answer),
+        ("bad-header", "", Fault::Answer),
+        ("same-pair", "", Fault::Answer),
     ];
-    for (behaviour, fault) in faults {
-        let pool = pool(3, vec![entry(hostile(behaviour))]);
+    for (behaviour, more, fault) in faults {
+        let config = format!(r#"{{"behaviour":"{behaviour}","after":4{more}}}"#);
+        let hostile = EntrySpec { limits: GENEROUS, ..spec("testing/hostile", &config) };
+        // Many endpoints and the largest factor, so that fuel is not what ends everything.
+        let pool = pool(400, vec![entry(hostile)]);
         let mut evaluator = evaluator();
         let request = RequestView { excluded: &[2], ..request(1) };
-        for call in 0..4 {
-            let verdict = decide(&mut evaluator, &pool, &request);
-            assert_eq!(verdict.choice, Choice::Endpoint(1), "{behaviour}: call {call} is honest");
+        let verdicts: Vec<Verdict> =
+            (0..6).map(|_| decide(&mut evaluator, &pool, &request)).collect();
+        let notes = evaluator.take_notes();
+        for honest in [0, 1, 2, 3, 5] {
+            assert_eq!(verdicts[honest].choice, Choice::Endpoint(1), "{behaviour}: call {honest}: {notes:?}");
         }
-        let verdict = decide(&mut evaluator, &pool, &request);
-        assert_eq!(steps(&verdict), [Step::Fault(fault)], "{behaviour}: {:?}", evaluator.take_notes());
-        assert_eq!(verdict.choice, Choice::None, "{behaviour}: as if it had abstained");
-        assert_eq!(evaluator.instances(), 0, "{behaviour}: the instance is gone");
-        let verdict = decide(&mut evaluator, &pool, &request);
-        assert_eq!(verdict.choice, Choice::Endpoint(1), "{behaviour}: a new instance counts from 0");
+        assert_eq!(steps(&verdicts[4]), [Step::Fault(fault)], "{behaviour}: {:?}", notes[4]);
+        assert_eq!(verdicts[4].choice, Choice::None, "{behaviour}: as if it had abstained");
+        assert_eq!(evaluator.instances(), 1, "{behaviour}: one instance, a new one");
     }
 }
 
@@ -107,9 +114,8 @@ fn a_fault_costs_its_own_call_as_the_failure_mode_says() {
 
 #[test]
 fn memory_grows_little_within_a_pick() {
-    let generous = PolicyLimits { fuel_permille: Some(10_000), memory_bytes: None };
     let bomb = |amount: u64| EntrySpec {
-        limits: generous,
+        limits: GENEROUS,
         ..spec("testing/hostile", &format!(r#"{{"behaviour":"memory","after":4,"amount":{amount}}}"#))
     };
     for (amount, expected) in [(512 << 10, Step::Chose(1)), (2 << 20, Step::Fault(Fault::Memory))] {
