@@ -203,3 +203,97 @@ impl Total {
 }
 
 wicketgate_sdk::export!(GpuLoadAware);
+
+#[cfg(test)]
+mod tests {
+    use wicketgate_sdk::testing::{Case, Harness, check_description, pool, refusal, weighted_pool};
+
+    use super::*;
+
+    const UNKNOWN: f32 = f32::NAN;
+
+    /// Fresh numbers of three engines of which nothing is known but their KV cache.
+    fn kv(usage: [f32; 3]) -> Case {
+        let idle = Case::new().column(Signal::InFlight, [0.0; 3]).column(Signal::AgeMs, [500.0; 3]);
+        idle.column(Signal::KvUsage, usage)
+    }
+
+    fn choose(config: &str, case: &Case) -> Option<usize> {
+        Harness::<GpuLoadAware>::new(config, &pool(3)).choose(case)
+    }
+
+    #[test]
+    fn the_emptiest_engine_is_chosen() {
+        let table = [
+            (kv([0.9, 0.2, 0.5]), 1),
+            (kv([0.9, 0.2, 0.5]).excluded([1]), 2),
+            (kv([0.5; 3]).column(Signal::GpuUtil, [0.9, 0.9, 0.1]), 2),
+            (kv([0.5; 3]).column(Signal::GpuMemory, [0.2, 0.9, 0.9]), 0),
+            (kv([0.5; 3]).column(Signal::InFlight, [3.0, 1.0, 3.0]), 1),
+            (
+                kv([0.5; 3]).column(Signal::Queued, [9.0, 1.0, 0.0]).column(Signal::Running, [1.0, 5.0, 9.0]),
+                1,
+            ),
+        ];
+        for (case, expected) in table {
+            assert_eq!(choose("{}", &case), Some(expected), "{case:?}");
+        }
+    }
+
+    #[test]
+    fn who_reports_nothing_counts_as_the_mean_of_the_others() {
+        assert_eq!(choose("{}", &kv([0.2, UNKNOWN, 0.8])), Some(0));
+        assert_eq!(
+            choose("{}", &kv([0.2, UNKNOWN, 0.8]).excluded([0])),
+            Some(1),
+            "alone with its equal: a turn"
+        );
+        let old = kv([0.9, 0.0, 0.5]).column(Signal::AgeMs, [500.0, 15_001.0, 500.0]);
+        assert_eq!(choose("{}", &old), Some(2), "old numbers are none");
+        assert_eq!(choose(r#"{"staleAfterMs":20000}"#, &old), Some(1));
+    }
+
+    #[test]
+    fn with_nothing_reported_in_flight_decides() {
+        let silent = Case::new().column(Signal::InFlight, [3.0, 2.0, 4.0]);
+        assert_eq!(choose("{}", &silent), Some(1));
+        assert_eq!(choose(r#"{"weights":{"inflight":0}}"#, &silent), Some(1), "whatever its weight");
+        let idle = Case::new().column(Signal::InFlight, [0.0; 3]);
+        assert_eq!(choose("{}", &idle.ticket(5)), Some(2), "and among idle ones it is a rotation");
+    }
+
+    #[test]
+    fn scores_are_traded_against_load() {
+        let case = kv([0.9, 0.1, 0.5]).scores([1.0, 0.0, 0.5]);
+        assert_eq!(choose("{}", &case), Some(0), "a full score is worth a full load");
+        assert_eq!(choose(r#"{"affinity":0.1}"#, &case), Some(1));
+        assert_eq!(choose("{}", &kv([0.9, 0.1, 0.5]).scores([UNKNOWN, UNKNOWN, 0.0])), Some(2));
+    }
+
+    #[test]
+    fn ties_go_to_the_fewest_in_flight() {
+        let case = kv([0.5; 3]).column(Signal::InFlight, [2.0, 1.0, 2.0]);
+        assert_eq!(choose(r#"{"weights":{"inflight":0}}"#, &case), Some(1));
+    }
+
+    #[test]
+    fn weight_buys_room() {
+        let policy = Harness::<GpuLoadAware>::new("{}", &weighted_pool(&[1, 4, 1]));
+        assert_eq!(policy.choose(&kv([0.5; 3]).column(Signal::InFlight, [2.0, 6.0, 2.0])), Some(1));
+    }
+
+    #[test]
+    fn settings_are_checked() {
+        check_description::<GpuLoadAware>();
+        let table = [
+            (r#"{"weights":{"kvUsage":-1}}"#, "/weights/kvUsage"),
+            (r#"{"weights":{"kv":1}}"#, "/weights/kv"),
+            (r#"{"weights":{"kvUsage":0,"gpuUtil":0,"gpuMemory":0,"queue":0,"inflight":0}}"#, "/weights"),
+            (r#"{"affinity":"much"}"#, "/affinity"),
+            (r#"{"staleAfterMs":1.5}"#, "/staleAfterMs"),
+        ];
+        for (config, path) in table {
+            assert_eq!(refusal::<GpuLoadAware>(config).path, path, "{config}");
+        }
+    }
+}

@@ -7,6 +7,7 @@ use wicketgate_sdk::{
 #[derive(Debug)]
 pub struct LoadAware {
     beta: f32,
+    scale: f32,
     share: Vec<f32>,
 }
 
@@ -17,7 +18,7 @@ impl Policy for LoadAware {
     };
 
     fn configure(settings: &mut Settings) -> Result<Self, ConfigError> {
-        Ok(Self { beta: settings.number("beta", 1.0, 0.0..=100.0)? as f32, share: Vec::new() })
+        Ok(Self { scale: settings.number("scale", 1.0, 0.0..=1e9)? as f32, beta: settings.number("beta", 1.0, 0.0..=100.0)? as f32, share: Vec::new() })
     }
 
     fn sync(&mut self, pool: &Pool) {
@@ -27,9 +28,7 @@ impl Policy for LoadAware {
     fn pick(&self, request: &Request, fleet: &Fleet<'_>) -> Decision {
         let inflight = fleet.column(Signal::InFlight);
         let tokens = fleet.column(Signal::InFlightTokens);
-        let (requests, _) = lanes::sum(inflight);
-        let (in_tokens, _) = lanes::sum(tokens);
-        let rate = if in_tokens > 0.0 { requests / in_tokens } else { 0.0 };
+        let rate = self.scale / request.prompt_tokens.max(1) as f32;
         let mut values: Vec<f32> = inflight
             .iter()
             .zip(tokens)
@@ -37,8 +36,8 @@ impl Policy for LoadAware {
             .map(|((inflight, tokens), share)| {
                 let inflight = if inflight.is_nan() { 0.0 } else { *inflight };
                 let weighed = *tokens * rate;
-                let weighed = if weighed.is_nan() { inflight } else { weighed };
-                0.5 * (inflight + weighed) * share
+                let weighed = if weighed.is_nan() { 0.0 } else { weighed };
+                (inflight + weighed) * share
             })
             .collect();
         fleet.mask(&mut values);

@@ -10,6 +10,8 @@ pub struct PrefixHash {
     threshold: f32,
     eviction: f32,
     request_tokens: f32,
+    gain: f32,
+    steep: f32,
     share: Vec<f32>,
     names: Vec<u32>,
 }
@@ -30,7 +32,9 @@ impl Policy for PrefixHash {
             ))
         })?;
         let request_tokens = settings.number("requestTokens", 0.0, 0.0..=1e6)? as f32;
-        Ok(Self { threshold, eviction, request_tokens, share: Vec::new(), names: Vec::new() })
+        let steep = settings.number("steep", 4.0, 0.0..=1e6)? as f32;
+        let gain = settings.number("gain", 0.5, 0.0..=1e6)? as f32;
+        Ok(Self { steep, gain, threshold, eviction, request_tokens, share: Vec::new(), names: Vec::new() })
     }
 
     fn sync(&mut self, pool: &Pool) {
@@ -45,6 +49,8 @@ impl Policy for PrefixHash {
         let tokens = fleet.column(Signal::InFlightTokens);
         let inflight = fleet.column(Signal::InFlight);
         let kv = fleet.column(Signal::KvUsage);
+        let mean = lanes::mean(inflight).unwrap_or(0.0);
+        let per = self.request_tokens + self.gain * prompt / mean.max(1.0);
         let mut costs: Vec<f32> = cached
             .iter()
             .zip(tokens)
@@ -55,7 +61,7 @@ impl Policy for PrefixHash {
                 let full = if (*kv >= self.eviction) & (held == 0.0) { prompt } else { 0.0 };
                 let inflight = if inflight.is_nan() { 0.0 } else { *inflight };
                 let waiting = if tokens.is_nan() { inflight * prompt } else { *tokens };
-                (waiting + inflight * self.request_tokens + (prompt - held) + full) * share
+                (waiting + inflight * per + (prompt - held) + full) * share
             })
             .collect();
         fleet.mask(&mut costs);
@@ -63,7 +69,7 @@ impl Policy for PrefixHash {
         if least == f32::INFINITY {
             return Decision::abstain();
         }
-        let rate = 1.0 / prompt;
+        let rate = self.steep / prompt;
         match fleet.scores() {
             None => {
                 for cost in &mut costs {
