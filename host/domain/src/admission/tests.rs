@@ -189,7 +189,7 @@ fn a_permit_that_comes_back_while_somebody_queues_is_noticed() {
     let (round_begun, round_done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let admission = Admission::default();
     let returned: Mutex<Option<Permit>> = Mutex::new(None);
-    let rounds = 8_000;
+    let rounds = 20_000;
     // Spins for as long as the other thread needs if it runs, as the race is narrow; then makes room for it.
     let until = |done: &dyn Fn() -> bool| {
         (0..2_000).take_while(|_| !done()).for_each(|_| std::hint::spin_loop());
