@@ -1,0 +1,193 @@
+//! Reads the few facts that routing needs out of a JSON body: one pass, borrowed, no tree.
+//!
+//! The whole body is validated on the way, so that what an engine would call malformed is answered here and every other
+//! byte can be forwarded as it came. The rules are RFC 8259's; of a repeated key the last one counts, as in the engines;
+//! escaped keys are decoded; nesting is bounded by [`NESTING_MAX`].
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use domain::failure::FailureKind;
+use smallvec::SmallVec;
+
+mod lexer;
+mod text;
+
+pub(crate) use lexer::{Lexer, Malformed};
+pub(crate) use text::{decode, python_str};
+
+#[cfg(test)]
+mod tests;
+
+/// Most objects and arrays inside each other, the outermost one included. Deeper bodies are refused as not JSON.
+pub const NESTING_MAX: usize = 128;
+
+/// Where the values of `model` stand in a body.
+pub type Spans = SmallVec<[Range<usize>; 2]>;
+
+/// What routing needs to know of a JSON body. Ranges are byte positions in the body scanned.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scan<'a> {
+    /// The model. `None`: absent, empty or no string.
+    pub model: Option<Cow<'a, str>>,
+    /// Every top-level `model` value, quotes included, in order.
+    pub model_spans: Spans,
+    /// `stream` is `true`.
+    pub stream: bool,
+    /// `stream_options.include_usage` is `true`.
+    pub include_usage: bool,
+    /// The output limit: the first there is of `max_completion_tokens`, `max_tokens`, `max_output_tokens`.
+    pub max_tokens: Option<u32>,
+    /// Raw JSON of `messages`, else `prompt`, else `input`; empty where there is none.
+    pub prompt: Range<usize>,
+    /// Raw JSON of `tools`; empty where there are none.
+    pub tools: Range<usize>,
+    /// The session field, other values than strings written as Python's `str()` would. `None`: absent, `null` or empty.
+    pub session: Option<Cow<'a, str>>,
+    /// `user`, if it is a string that is not empty.
+    pub user: Option<Cow<'a, str>>,
+    /// `priority`, clamped; 0 where absent or no integer.
+    pub priority: i32,
+}
+
+/// The top-level values that matter, as ranges; the last of a repeated key.
+#[derive(Default)]
+struct Found {
+    model: Range<usize>,
+    model_spans: Spans,
+    stream: Range<usize>,
+    stream_options: Range<usize>,
+    max_completion_tokens: Range<usize>,
+    max_tokens: Range<usize>,
+    max_output_tokens: Range<usize>,
+    messages: Range<usize>,
+    prompt: Range<usize>,
+    input: Range<usize>,
+    tools: Range<usize>,
+    user: Range<usize>,
+    priority: Range<usize>,
+    session: Range<usize>,
+}
+
+/// Scans a whole body. `session_field` is the top-level field that may name the session.
+///
+/// Fails with `BodyNotJson` or `BodyNotObject`; a missing model is the caller's business.
+pub fn scan<'a>(body: &'a [u8], session_field: Option<&str>) -> Result<Scan<'a>, FailureKind> {
+    let mut lexer = Lexer::new(body);
+    lexer.space();
+    if lexer.peek() != Some(b'{') {
+        let whole = lexer.value().and_then(|()| lexer.end());
+        return Err(if whole.is_ok() { FailureKind::BodyNotObject } else { FailureKind::BodyNotJson });
+    }
+    let found = find(&mut lexer, session_field).map_err(|Malformed| FailureKind::BodyNotJson)?;
+    Ok(read(body, found))
+}
+
+fn find(lexer: &mut Lexer<'_>, session_field: Option<&str>) -> Result<Found, Malformed> {
+    let mut found = Found::default();
+    lexer.members(|key, value| found.keep(key, value, session_field))?;
+    lexer.end()?;
+    Ok(found)
+}
+
+impl Found {
+    fn keep(&mut self, key: &[u8], value: Range<usize>, session_field: Option<&str>) {
+        if session_field.is_some_and(|field| field.as_bytes() == key) {
+            self.session = value.clone();
+        }
+        let place = match key {
+            b"model" => {
+                self.model_spans.push(value.clone());
+                &mut self.model
+            }
+            b"stream" => &mut self.stream,
+            b"stream_options" => &mut self.stream_options,
+            b"max_completion_tokens" => &mut self.max_completion_tokens,
+            b"max_tokens" => &mut self.max_tokens,
+            b"max_output_tokens" => &mut self.max_output_tokens,
+            b"messages" => &mut self.messages,
+            b"prompt" => &mut self.prompt,
+            b"input" => &mut self.input,
+            b"tools" => &mut self.tools,
+            b"user" => &mut self.user,
+            b"priority" => &mut self.priority,
+            _ => return,
+        };
+        *place = value;
+    }
+}
+
+fn read(body: &[u8], found: Found) -> Scan<'_> {
+    let limit =
+        |range: &Range<usize>| integer(&body[range.clone()]).map(|n| n.clamp(0, i64::from(u32::MAX)) as u32);
+    let prompt = [&found.messages, &found.prompt, &found.input].into_iter().find(|range| !range.is_empty());
+    Scan {
+        model: string(&body[found.model]),
+        stream: &body[found.stream] == b"true",
+        include_usage: asks_for_usage(&body[found.stream_options]),
+        max_tokens: limit(&found.max_completion_tokens)
+            .or_else(|| limit(&found.max_tokens))
+            .or_else(|| limit(&found.max_output_tokens)),
+        prompt: prompt.cloned().unwrap_or_default(),
+        tools: found.tools,
+        session: python_str(&body[found.session]).filter(|text| !text.is_empty()),
+        user: string(&body[found.user]),
+        priority: integer(&body[found.priority])
+            .map_or(0, |n| n.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32),
+        model_spans: found.model_spans,
+    }
+}
+
+/// A string value that is not empty.
+fn string(raw: &[u8]) -> Option<Cow<'_, str>> {
+    if raw.first() != Some(&b'"') {
+        return None;
+    }
+    decode(raw).filter(|text| !text.is_empty())
+}
+
+/// An integer value; fractions, exponents and everything else are none. Beyond 64 bits it saturates.
+fn integer(raw: &[u8]) -> Option<i64> {
+    let text = str::from_utf8(raw).ok()?;
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some(text.parse().unwrap_or(if text.starts_with('-') { i64::MIN } else { i64::MAX }))
+}
+
+fn asks_for_usage(stream_options: &[u8]) -> bool {
+    let mut asks = false;
+    if stream_options.first() == Some(&b'{') {
+        let mut lexer = Lexer::new(stream_options);
+        // The value was validated with the body, so this cannot fail.
+        let _ = lexer.members(|key, value| {
+            if key == b"include_usage" {
+                asks = &stream_options[value] == b"true";
+            }
+        });
+    }
+    asks
+}
+
+/// The body with every value of `model` replaced; every other byte stays.
+///
+/// `spans` are [`Scan::model_spans`] of this very body.
+pub fn replace_model(body: &[u8], spans: &[Range<usize>], new: &str) -> Vec<u8> {
+    let mut quoted = Vec::with_capacity(new.len() + 2);
+    text::quote(new, &mut quoted);
+    splice(body, spans, &quoted)
+}
+
+/// Replaces ascending, disjoint ranges of `body` by `with`.
+pub(crate) fn splice(body: &[u8], spans: &[Range<usize>], with: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(body.len() + spans.len() * with.len());
+    let mut from = 0;
+    for span in spans {
+        out.extend_from_slice(&body[from..span.start]);
+        out.extend_from_slice(with);
+        from = span.end;
+    }
+    out.extend_from_slice(&body[from..]);
+    out
+}

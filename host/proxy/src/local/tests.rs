@@ -1,0 +1,143 @@
+use std::sync::Arc;
+
+use domain::assemble::Assembler;
+use domain::draft::RouteDraft;
+use domain::failure::FailureKind;
+
+use super::*;
+use crate::fixture;
+
+struct World {
+    snapshot: Arc<Snapshot>,
+    cards: Cards,
+}
+
+/// Two gateways: the first routes an adapter, its base and a model without endpoints, the second the base and another.
+fn world() -> World {
+    let pods =
+        [fixture::endpoint("http://10.0.0.1:8000", "vllm-0"), fixture::endpoint("http://10.0.0.2:8000", "")];
+    let adapter = RouteDraft { parent: Some("base".into()), ..fixture::route("adapter", &pods[..1]) };
+    let renamed =
+        RouteDraft { engine_model: Some("org/other".into()), ..fixture::route("other", &pods[1..]) };
+    let first =
+        fixture::gateway("a", vec![fixture::route("base", &pods), adapter, fixture::route("gone", &[])]);
+    let second = fixture::gateway("b", vec![renamed, fixture::route("base", &pods[1..])]);
+    let card = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
+    let cards = Cards::from_iter([
+        (
+            "base".into(),
+            card(
+                r#"{"permission":[{"id":"x"}],"id":"base","created":7,"owned_by":"me","root":"/m","max_model_len":2048}"#,
+            ),
+        ),
+        (
+            "org/other".into(),
+            card(
+                r#"{"id":"org/other","object":"model","created":8,"parent":null,"big":12345678901234567890}"#,
+            ),
+        ),
+        ("adapter".into(), card("[1]")),
+    ]);
+    World { snapshot: fixture::snapshot(&mut Assembler::default(), vec![first, second]), cards }
+}
+
+fn facts(world: &World) -> LocalFacts<'_> {
+    LocalFacts {
+        gateway: None,
+        dialect: Dialect::Json,
+        request_id: "id-1",
+        version: "1.2.3",
+        started_unix: 1_754_000_000,
+        cards: &world.cards,
+        health: Health::Healthy,
+        dynamic_config: None,
+        metrics: None,
+    }
+}
+
+fn page<'a>(world: &'a World, page: LocalPage, change: impl FnOnce(&mut LocalFacts<'a>)) -> (u16, String) {
+    let mut facts = facts(world);
+    change(&mut facts);
+    let answer = answer(page, &world.snapshot, &facts);
+    assert_eq!(answer.headers()["x-request-id"], "id-1");
+    (answer.status().as_u16(), String::from_utf8(answer.body().to_vec()).unwrap())
+}
+
+const ADAPTER: &str =
+    r#"{"id":"adapter","object":"model","created":1754000000,"owned_by":"vllm","root":null,"parent":"base"}"#;
+const BASE: &str = r#"{"id":"base","object":"model","created":7,"owned_by":"me","root":"/m","parent":null,"permission":[{"id":"x"}],"max_model_len":2048}"#;
+const OTHER: &str = r#"{"id":"other","object":"model","created":8,"owned_by":"vllm","root":null,"parent":null,"big":12345678901234567890}"#;
+
+/// D21.
+#[test]
+fn models_are_listed_once_with_what_engines_said_and_without_aliases() {
+    let world = world();
+    let expected = format!(r#"{{"object":"list","data":[{ADAPTER},{BASE},{OTHER}]}}"#);
+    assert_eq!(page(&world, LocalPage::Models, |_| {}), (200, expected));
+    let named = page(&world, LocalPage::Models, |facts| facts.gateway = Some(&world.snapshot.gateways[1]));
+    assert_eq!(named, (200, format!(r#"{{"object":"list","data":[{BASE},{OTHER}]}}"#)));
+}
+
+/// D21.
+#[test]
+fn engine_ids_are_of_the_pods_name_or_of_the_url() {
+    let world = world();
+    let url_id = Uuid::new_v5(&Uuid::NAMESPACE_DNS, b"http://10.0.0.2:8000");
+    let expected = format!(
+        r#"[{{"engine_id":"1e834a65-7d39-5ae5-954b-81f3e40b7b9e","serving_models":["adapter","base"],"created":1754000000}},{{"engine_id":"{url_id}","serving_models":["base","org/other"],"created":1754000000}}]"#
+    );
+    assert_eq!(page(&world, LocalPage::Engines, |_| {}), (200, expected));
+}
+
+#[test]
+fn an_engine_is_found_by_its_id() {
+    let world = world();
+    let url = |id| find_engine(&world.snapshot, id).map(|endpoint| endpoint.spec.id.url.to_string());
+    assert_eq!(url(Some("1e834a65-7d39-5ae5-954b-81f3e40b7b9e")).as_deref(), Ok("http://10.0.0.1:8000"));
+    assert_eq!(url(None), Err(FailureKind::EngineIdMissing));
+    assert_eq!(url(Some("")), Err(FailureKind::EngineIdMissing));
+    assert_eq!(url(Some("X")), Err(FailureKind::EngineIdUnknown { id: "X".into() }));
+    let pool = &world.snapshot.gateways[0].route("base").unwrap().pool;
+    assert_eq!(pinned(pool, "1e834a65-7d39-5ae5-954b-81f3e40b7b9e"), Some(0));
+    assert_eq!(pinned(pool, "nobody"), None);
+}
+
+#[test]
+fn version_and_health_have_their_compatible_shapes() {
+    let world = world();
+    let config = RawValue::from_string(r#"{"routing_logic":"roundrobin"}"#.to_owned()).unwrap();
+    assert_eq!(page(&world, LocalPage::Version, |_| {}), (200, r#"{"version":"1.2.3"}"#.to_owned()));
+    type Change = fn(&mut LocalFacts<'_>);
+    let table: [(Change, u16, &str); 4] = [
+        (|_| {}, 200, r#"{"status":"healthy"}"#),
+        (
+            |facts| facts.health = Health::DiscoveryDown,
+            503,
+            r#"{"status":"Service discovery module is down."}"#,
+        ),
+        (|facts| facts.health = Health::ScraperDown, 503, r#"{"status":"Engine stats scraper is down."}"#),
+        (|facts| facts.dialect = Dialect::Text, 200, r#"{"status":"ok"}"#),
+    ];
+    for (change, status, body) in table {
+        assert_eq!(page(&world, LocalPage::Health, change), (status, body.to_owned()));
+    }
+    let answer = answer(
+        LocalPage::Health,
+        &world.snapshot,
+        &LocalFacts { dynamic_config: Some(&config), ..facts(&world) },
+    );
+    assert_eq!(answer.body(), r#"{"status":"healthy","dynamic_config":{"routing_logic":"roundrobin"}}"#);
+}
+
+#[test]
+fn metrics_are_served_where_there_is_a_registry() {
+    let world = world();
+    assert_eq!(page(&world, LocalPage::Metrics, |_| {}), (404, r#"{"detail":"Not Found"}"#.to_owned()));
+    let registry = Registry::new();
+    let counter = prometheus::IntCounter::new("seen_total", "Seen.").unwrap();
+    registry.register(Box::new(counter)).unwrap();
+    let facts = LocalFacts { metrics: Some(&registry), ..facts(&world) };
+    let answer = answer(LocalPage::Metrics, &world.snapshot, &facts);
+    assert!(str::from_utf8(answer.body()).unwrap().contains("seen_total 0"));
+    assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+}

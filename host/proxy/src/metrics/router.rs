@@ -1,0 +1,115 @@
+//! The metrics of the router that this gateway replaces.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use domain::endpoint::{ENGINE_NUMBERS_AGE_MAX_MS, Endpoint};
+use domain::snapshot::Snapshot;
+
+use super::family::{self, Page};
+use crate::record::cells::{ModelCells, PairCells, ServerCells, WorkerCells};
+use crate::record::window::{Sums, WINDOW_SECONDS};
+
+/// The model label of requests for models that nobody routes: labels are bounded.
+const OTHER: &str = "other";
+
+/// What is known of each endpoint.
+pub(super) fn servers(page: &mut Page, snapshot: &Snapshot, cells: &[Arc<ServerCells>], now_ms: u64) {
+    let mut by_slot: HashMap<u32, (u64, u64, Sums)> = HashMap::new();
+    for cells in cells {
+        let (prefill, decoding, sums) = by_slot.entry(cells.slot).or_default();
+        *prefill = prefill.wrapping_add(cells.prefill.get());
+        *decoding = decoding.wrapping_add(cells.decoding.get());
+        sums.add(&cells.window.sums(now_ms));
+    }
+    for endpoint in &snapshot.endpoints {
+        let (prefill, decoding, sums) = by_slot.get(&endpoint.state.slot).copied().unwrap_or_default();
+        let labels = &[&*endpoint.spec.id.url];
+        page.add(family::PREFILL, labels, prefill as f64);
+        page.add(family::DECODING, labels, decoding as f64);
+        page.add(family::RUNNING, labels, (prefill + decoding) as f64);
+        page.add(family::SWAPPED, labels, 0.0);
+        window(page, labels, &sums);
+        engine(page, labels, endpoint, now_ms);
+    }
+}
+
+fn window(page: &mut Page, labels: &[&str], sums: &Sums) {
+    let mean = |sum: f64, count: u64| if count > 0 { sum / count as f64 } else { -1.0 };
+    page.add(family::QPS, labels, sums.arrived as f64 / WINDOW_SECONDS as f64);
+    page.add(family::LATENCY_AVERAGE, labels, mean(sums.latency_us as f64 / 1e6, sums.ended));
+    page.add(family::DECODING_LENGTH, labels, mean(sums.tokens as f64, sums.streams));
+    page.add(family::ITL, labels, mean(sums.gap_us as f64 / 1e6, sums.gaps));
+}
+
+/// What the engine's own page said; a number that it did not give, or that is stale, is absent.
+fn engine(page: &mut Page, labels: &[&str], endpoint: &Endpoint, now_ms: u64) {
+    let state = &endpoint.state;
+    let excluded = endpoint.spec.asleep || state.asleep.load(Relaxed) || state.breaker.is_excluded(now_ms);
+    page.add(family::HEALTHY, labels, f64::from(!excluded));
+    page.add(family::EJECTED, labels, f64::from(excluded));
+    page.add_known(family::ENGINE_AGE, labels, state.age_ms(now_ms).map(|age| age as f64 / 1e3));
+    if state.age_ms(now_ms).is_none_or(|age| age > ENGINE_NUMBERS_AGE_MAX_MS) {
+        return;
+    }
+    let reading = state.reading();
+    page.add_known(family::WAITING, labels, reading.queued.map(f64::from));
+    page.add_known(family::KV_USAGE, labels, reading.kv_usage.map(f64::from));
+    page.add_known(family::PREFIX_HITS, labels, reading.prefix_hits);
+    page.add_known(family::PREFIX_QUERIES, labels, reading.prefix_queries);
+    let computed = match (reading.prefix_hits, reading.prefix_queries) {
+        (Some(hits), Some(queries)) if queries > 0.0 => Some(hits / queries),
+        _ => None,
+    };
+    page.add_known(family::PREFIX_HIT_RATE, labels, reading.prefix_hit_rate.or(computed));
+}
+
+/// What models did at endpoints.
+pub(super) fn pairs(page: &mut Page, snapshot: &Snapshot, pairs: &[Arc<PairCells>]) {
+    let slots: HashSet<u32> = snapshot.endpoints.iter().map(|endpoint| endpoint.state.slot).collect();
+    let models: HashSet<&str> = snapshot.pools.iter().map(|pool| pool.model.as_str()).collect();
+    for pair in pairs {
+        if !slots.contains(&pair.server.slot) || !models.contains(pair.model.as_str()) {
+            continue;
+        }
+        let (server, model) = (&*pair.url, pair.model.as_str());
+        let labels = &[server, model];
+        page.add(family::INPUT_TOKENS, labels, pair.input_tokens.get() as f64);
+        page.add(family::OUTPUT_TOKENS, labels, pair.output_tokens.get() as f64);
+        page.add(family::CACHED_TOKENS, labels, pair.cached_tokens.get() as f64);
+        page.merge(family::FIRST_BYTE, labels, &pair.first_byte);
+        page.merge(family::LATENCY, &[server, model, "success"], &pair.success);
+        page.merge(family::LATENCY, &[server, model, "error"], &pair.error);
+        for (label, count) in pair.errors.iter() {
+            page.add_some(family::ERRORS, &[server, model, label], count);
+        }
+    }
+}
+
+/// Arrivals by model. Every routed model is there from the start: scaling from zero waits for it to rise.
+pub(super) fn incoming(
+    page: &mut Page,
+    snapshot: &Snapshot,
+    models: &[Arc<ModelCells>],
+    workers: &[Arc<WorkerCells>],
+    created_unix: f64,
+) {
+    let mut created: HashMap<&str, f64> = HashMap::new();
+    for model in snapshot.gateways.iter().flat_map(|gateway| gateway.routes.keys()) {
+        if created.insert(model.as_str(), created_unix).is_none() {
+            page.add(family::INCOMING, &[model.as_str()], 0.0);
+        }
+    }
+    for cells in models {
+        let Some(first) = created.get_mut(cells.model.as_str()) else { continue };
+        *first = first.min(cells.created_unix);
+        page.add(family::INCOMING, &[cells.model.as_str()], cells.requests.get() as f64);
+    }
+    for (model, created_unix) in created {
+        page.add(family::INCOMING_CREATED, &[model], created_unix);
+    }
+    let other: u64 = workers.iter().map(|worker| worker.incoming_other.get()).sum();
+    page.add(family::INCOMING, &[OTHER], other as f64);
+    page.add(family::INCOMING_CREATED, &[OTHER], created_unix);
+}

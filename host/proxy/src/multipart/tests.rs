@@ -1,0 +1,152 @@
+use super::*;
+
+const KIND: &[u8] = b"multipart/form-data; boundary=b";
+
+fn form(parts: &[(&str, &str)]) -> String {
+    let mut body = String::new();
+    for (disposition, value) in parts {
+        body += &format!("--b\r\nContent-Disposition: form-data; {disposition}\r\n\r\n{value}\r\n");
+    }
+    body + "--b--\r\n"
+}
+
+#[test]
+fn model_and_file_are_found_among_unknown_fields() {
+    let body = form(&[
+        (
+            "name=\"file\"; filename=\"a.wav\"\r\nContent-Type: audio/wav",
+            "RIFF\r\n--not the boundary\0\u{ff}",
+        ),
+        ("name=\"model\"", "whisper"),
+        ("name=\"anything\"", ""),
+        ("name=stream", "True"),
+    ]);
+    let form = Form::parse(Some(KIND), body.as_bytes()).unwrap();
+    assert_eq!(form.model.as_deref(), Some("whisper"));
+    assert!(form.has_file && form.stream);
+    assert_eq!(&body[form.model_spans[0].clone()], "whisper");
+    assert_eq!(form.model_for(MultipartKind::AudioTranscriptions), Ok("whisper"));
+}
+
+#[test]
+fn what_is_missing_is_said_file_first() {
+    let fault = |fault| Err(FailureKind::Multipart(fault));
+    let model = ("name=\"model\"", "m");
+    let file = ("name=\"file\"; filename=f", "x");
+    type Parts<'a> = &'a [(&'a str, &'a str)];
+    let table: [(Parts<'_>, MultipartKind, Result<&str, FailureKind>); 7] = [
+        (&[model, file], MultipartKind::AudioTranscriptions, Ok("m")),
+        (&[model], MultipartKind::AudioTranscriptions, fault(MultipartFault::FileMissing)),
+        (&[file], MultipartKind::AudioTranslations, fault(MultipartFault::ModelMissing)),
+        (&[], MultipartKind::AudioTranscriptions, fault(MultipartFault::FileMissing)),
+        (&[model], MultipartKind::ImagesEdits, Ok("m")),
+        (&[("name=\"model\"", "")], MultipartKind::ImagesEdits, fault(MultipartFault::ModelMissing)),
+        (
+            &[("name=\"model\"; filename=x", "m")],
+            MultipartKind::ImagesEdits,
+            fault(MultipartFault::ModelMissing),
+        ),
+    ];
+    for (parts, kind, expected) in table {
+        let body = form(parts);
+        let form = Form::parse(Some(KIND), body.as_bytes()).unwrap();
+        assert_eq!(form.model_for(kind), expected, "{parts:?}");
+    }
+}
+
+#[test]
+fn unreadable_forms_are_refused() {
+    let good = form(&[("name=\"model\"", "m")]);
+    let table = [
+        (None, good.as_str()),
+        (Some("multipart/form-data"), &good),
+        (Some("multipart/form-data; boundary="), &good),
+        (Some("multipart/form-data; boundary=\"b"), &good),
+        (Some("multipart/form-data; boundary=\"b \""), &good),
+        (Some("multipart/form-data; boundary=b{}"), &good),
+        (Some("multipart/mixed; boundary=b"), &good),
+        (Some("application/json"), &good),
+        (Some("multipart/form-data; boundary=other"), &good),
+        (Some("multipart/form-data; boundary=b"), ""),
+        (Some("multipart/form-data; boundary=b"), "--b\r\n"),
+        (
+            Some("multipart/form-data; boundary=b"),
+            "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm",
+        ),
+        (
+            Some("multipart/form-data; boundary=b"),
+            "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n--b",
+        ),
+        (
+            Some("multipart/form-data; boundary=b"),
+            "--b\nContent-Disposition: form-data; name=\"model\"\n\nm\n--b--\n",
+        ),
+        (Some("multipart/form-data; boundary=b"), "--b\r\n\r\nno headers\r\n--b--\r\n"),
+        (
+            Some("multipart/form-data; boundary=b"),
+            "--b\r\nContent-Disposition: attachment; name=\"a\"\r\n\r\n\r\n--b--",
+        ),
+        (Some("multipart/form-data; boundary=b"), "--b\r\nContent-Disposition: form-data\r\n\r\n\r\n--b--"),
+    ];
+    for (kind, body) in table {
+        let parsed = Form::parse(kind.map(str::as_bytes), body.as_bytes());
+        assert_eq!(parsed, Err(FailureKind::Multipart(MultipartFault::Unreadable)), "{kind:?} {body:?}");
+    }
+    let long = format!("multipart/form-data; boundary={}", "b".repeat(BOUNDARY_BYTES_MAX + 1));
+    assert!(Form::parse(Some(long.as_bytes()), good.as_bytes()).is_err());
+}
+
+#[test]
+fn lawful_shapes_of_other_writers_are_read() {
+    let table = [
+        (
+            "multipart/form-data; boundary=\"b\"",
+            "--b\r\ncontent-disposition:form-data;name=model\r\n\r\nm\r\n--b--",
+        ),
+        (
+            "multipart/form-data; charset=utf-8; boundary=b",
+            "--b  \r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n--b--epilogue",
+        ),
+        (
+            "MULTIPART/FORM-DATA;Boundary=b",
+            "preamble\r\n--b\r\nX: y\r\nContent-Disposition: Form-Data; name=\"model\"\r\n\r\nm\r\n--b--\r\n",
+        ),
+        (
+            "multipart/form-data; boundary=b",
+            "--b\r\nContent-Disposition: form-data; name=\"e\"\r\n\r\n--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n--b--",
+        ),
+    ];
+    for (kind, body) in table {
+        let form = Form::parse(Some(kind.as_bytes()), body.as_bytes()).unwrap();
+        assert_eq!(form.model.as_deref(), Some("m"), "{body:?}");
+    }
+}
+
+#[test]
+fn quoted_names_are_unquoted_and_filenames_hide_nothing() {
+    let body = form(&[(r#"filename="name=\"model\"; x"; name="file""#, "a"), (r#"name="mo\"del""#, "b")]);
+    let form = Form::parse(Some(KIND), body.as_bytes()).unwrap();
+    assert!(form.has_file);
+    assert_eq!(form.model, None);
+}
+
+#[test]
+fn the_last_model_counts_and_every_one_is_replaced() {
+    let parts = [("name=\"model\"", "a"), ("name=\"x\"", "keep \u{e9}"), ("name=\"model\"", "b")];
+    let body = form(&parts);
+    let read = Form::parse(Some(KIND), body.as_bytes()).unwrap();
+    assert_eq!(read.model.as_deref(), Some("b"));
+    let new = replace_model(body.as_bytes(), &read.model_spans, "real");
+    let expected = form(&[("name=\"model\"", "real"), parts[1], ("name=\"model\"", "real")]);
+    assert_eq!(String::from_utf8(new).unwrap(), expected);
+}
+
+#[test]
+fn parts_and_headers_are_bounded() {
+    let many = vec![("name=\"x\"", ""); PARTS_MAX];
+    assert!(Form::parse(Some(KIND), form(&many).as_bytes()).is_ok());
+    let too_many = vec![("name=\"x\"", ""); PARTS_MAX + 1];
+    assert!(Form::parse(Some(KIND), form(&too_many).as_bytes()).is_err());
+    let long = format!("name=\"{}\"", "x".repeat(PART_HEADER_BYTES_MAX));
+    assert!(Form::parse(Some(KIND), form(&[(&long, "")]).as_bytes()).is_err());
+}
