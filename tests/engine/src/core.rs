@@ -124,6 +124,9 @@ pub struct Core {
     pool: BlockPool,
     running: Vec<Sequence>,
     waiting: VecDeque<Sequence>,
+    /// Sums over `waiting`: tokens its prompts lack, and blocks its prompts fill.
+    waiting_lacking: u64,
+    waiting_blocks: u64,
     step: Option<Step>,
     events: Vec<Event>,
     totals: Totals,
@@ -175,6 +178,8 @@ impl Core {
             config,
             running: Vec::new(),
             waiting: VecDeque::new(),
+            waiting_lacking: 0,
+            waiting_blocks: 0,
             step: None,
             events: Vec::new(),
             totals: Totals::default(),
@@ -204,7 +209,7 @@ impl Core {
         self.next_id += 1;
         self.totals.submitted += 1;
         let lacking = work.prompt_tokens - self.cached_tokens(&work.blocks, work.prompt_tokens);
-        self.waiting.push_back(Sequence {
+        let sequence = Sequence {
             id,
             work,
             computed: 0,
@@ -213,7 +218,9 @@ impl Core {
             blocks: Vec::new(),
             remembered: 0,
             lacking,
-        });
+        };
+        self.count_waiting(&sequence);
+        self.waiting.push_back(sequence);
         if self.step.is_none() {
             self.begin_step(now);
         }
@@ -225,10 +232,9 @@ impl Core {
         let sequence = if let Some(at) = self.running.iter().position(|s| s.id == id) {
             self.running.remove(at)
         } else if let Some(at) = self.waiting.iter().position(|s| s.id == id) {
-            match self.waiting.remove(at) {
-                Some(sequence) => sequence,
-                None => return false,
-            }
+            let Some(sequence) = self.waiting.remove(at) else { return false };
+            self.discount_waiting(&sequence);
+            sequence
         } else {
             return false;
         };
@@ -253,13 +259,12 @@ impl Core {
 
     /// What the engine would report of itself.
     pub fn load(&self) -> Load {
-        let waiting: u64 = self.waiting.iter().map(|s| u64::from(s.lacking)).sum();
         let running: u64 = self.running.iter().map(|s| u64::from(s.pending_prefill())).sum();
         Load {
             running: self.running.len() as u32,
             waiting: self.waiting.len() as u32,
             kv_usage: f64::from(self.pool.held()) / f64::from(self.pool.capacity()),
-            pending_prefill_tokens: waiting + running,
+            pending_prefill_tokens: self.waiting_lacking + running,
         }
     }
 
@@ -303,9 +308,8 @@ impl Core {
         }
         let ahead = self.running.len() + self.waiting.len() + 1;
         let slots = ahead.saturating_sub(self.config.running_max) as f64;
-        let wanted: u32 = self.waiting.iter().map(|s| self.blocks_of(s.work.prompt_tokens)).sum::<u32>()
-            + self.blocks_of(prompt_tokens);
-        let missing = f64::from(wanted.saturating_sub(self.pool.available()));
+        let wanted = self.waiting_blocks + u64::from(self.blocks_of(prompt_tokens));
+        let missing = wanted.saturating_sub(u64::from(self.pool.available())) as f64;
         let per_sequence = f64::from(self.pool.held()) / self.running.len() as f64;
         let leaving = slots.max(missing / per_sequence.max(1.0));
         let left: u32 = self.running.iter().map(|s| s.work.output_tokens - s.generated).sum();
@@ -365,6 +369,7 @@ impl Core {
         sequence.remembered = 0;
         self.totals.preempted += 1;
         self.events.push(Event { at: now, sequence: sequence.id, kind: EventKind::Preempted });
+        self.count_waiting(&sequence);
         self.waiting.push_front(sequence);
     }
 
@@ -380,6 +385,7 @@ impl Core {
                 return;
             }
             let Some(mut sequence) = self.waiting.pop_front() else { return };
+            self.discount_waiting(&sequence);
             for hash in &sequence.work.blocks[..hits as usize] {
                 sequence.blocks.push(self.pool.take_cached(*hash));
             }
@@ -446,6 +452,16 @@ impl Core {
         for block in blocks.into_iter().rev() {
             self.pool.release(block);
         }
+    }
+
+    fn count_waiting(&mut self, sequence: &Sequence) {
+        self.waiting_lacking += u64::from(sequence.lacking);
+        self.waiting_blocks += u64::from(self.blocks_of(sequence.work.prompt_tokens));
+    }
+
+    fn discount_waiting(&mut self, sequence: &Sequence) {
+        self.waiting_lacking -= u64::from(sequence.lacking);
+        self.waiting_blocks -= u64::from(self.blocks_of(sequence.work.prompt_tokens));
     }
 
     fn blocks_of(&self, tokens: u32) -> u32 {

@@ -5,5 +5,6 @@
 //! virtual time under a router; [`workload`] makes the requests for both.
 
 pub mod core;
+pub mod fleet;
 pub mod http;
 pub mod workload;

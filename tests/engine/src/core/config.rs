@@ -15,11 +15,12 @@ pub struct CoreConfig {
     pub waiting_max: usize,
     /// Tokens one step computes at most, prompts and decodes together. Default 2,048; zero counts as one.
     pub step_tokens_max: u32,
-    /// Prompt tokens per second. Default 16,000: about an 8 B model on one large GPU. Infinity costs nothing.
+    /// Prompt tokens per second. Default 8,000; with the two below about a 70 B model on four large GPUs. Infinity costs
+    /// nothing.
     pub prefill_tokens_per_second: f64,
-    /// What a step takes before it computes anything. Default 8 ms.
+    /// What a step takes before it computes anything. Default 20 ms.
     pub step_base: Duration,
-    /// What one decoding sequence adds to a step. Default 60 µs.
+    /// What one decoding sequence adds to a step. Default 200 µs.
     pub step_per_sequence: Duration,
     /// Whether prefixes are kept. Default true.
     pub prefix_cache: bool,
@@ -33,9 +34,9 @@ impl Default for CoreConfig {
             running_max: 128,
             waiting_max: usize::MAX,
             step_tokens_max: 2_048,
-            prefill_tokens_per_second: 16_000.0,
-            step_base: Duration::from_millis(8),
-            step_per_sequence: Duration::from_micros(60),
+            prefill_tokens_per_second: 8_000.0,
+            step_base: Duration::from_millis(20),
+            step_per_sequence: Duration::from_micros(200),
             prefix_cache: true,
         }
     }

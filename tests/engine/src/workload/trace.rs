@@ -1,7 +1,7 @@
 //! Reads traces in the format Mooncake publishes: one JSON object a line, plain or gzip.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ pub fn read_trace(path: &Path) -> Result<Workload, TraceError> {
     Ok(Workload { name, block_tokens: BLOCK_TOKENS, requests })
 }
 
-fn read_lines(reader: impl BufRead + Read) -> Result<Vec<Request>, TraceError> {
+fn read_lines(reader: impl BufRead) -> Result<Vec<Request>, TraceError> {
     let mut requests = Vec::new();
     for (index, line) in reader.lines().enumerate() {
         let line = line?;
