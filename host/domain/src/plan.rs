@@ -21,6 +21,11 @@ impl Order {
         Self { ranked, next: 0, open_ended }
     }
 
+    /// The endpoints named, best first; the last resort may know others.
+    pub fn ranked(&self) -> &[u32] {
+        &self.ranked
+    }
+
     /// The next endpoint to try: never one of `tried`, never one excluded now. `None`: nobody is left in this order.
     pub fn next(&mut self, pool: &Pool, tried: &[u32], now_ms: u64, ticket: u64) -> Option<u32> {
         while let Some(&index) = self.ranked.get(self.next) {

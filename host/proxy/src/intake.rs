@@ -1,0 +1,133 @@
+//! Reads a request's body, under limits on its size, its pace and the memory of all bodies together.
+//!
+//! The body lies in one buffer with room in front, into which the head for an engine is written: so that head and body go
+//! out in one write, and a retry writes another head before the same body.
+
+pub mod scan;
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use domain::admission::{BodyBytes, BodyHold};
+use domain::failure::FailureKind;
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use crate::clock::Timer;
+
+/// Room in front of a body for the head of the engine's request, bytes. A longer head costs a copy of the body.
+const HEAD_ROOM: usize = 2 << 10;
+/// Bytes set aside for a body before any of it came, whatever length it claims.
+const AHEAD_BYTES_MAX: usize = 1 << 20;
+/// How long a client may pause within a body, and how long a body may take at least.
+const BODY_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Slowest pace of a body over all, bytes per millisecond.
+const BODY_PACE_MIN: u64 = 1;
+
+/// A body that has arrived whole.
+#[derive(Debug)]
+pub(crate) struct Body {
+    buffer: Vec<u8>,
+    _hold: BodyHold,
+}
+
+impl Body {
+    /// The client's bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.buffer[HEAD_ROOM..]
+    }
+
+    /// Puts other bytes in place of the client's.
+    pub(crate) fn replace(&mut self, bytes: &[u8]) {
+        self.buffer.truncate(HEAD_ROOM);
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Head and body in one piece. Another head may be put in its place later.
+    pub(crate) fn behind<'a>(&'a mut self, head: &[u8], spill: &'a mut Vec<u8>) -> &'a [u8] {
+        match HEAD_ROOM.checked_sub(head.len()) {
+            Some(start) => {
+                self.buffer[start..HEAD_ROOM].copy_from_slice(head);
+                &self.buffer[start..]
+            }
+            None => {
+                spill.clear();
+                spill.extend_from_slice(head);
+                spill.extend_from_slice(self.bytes());
+                spill
+            }
+        }
+    }
+}
+
+/// Bounds of one body.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds<'a> {
+    /// Bytes of this body.
+    pub(crate) bytes_max: u64,
+    /// All bodies of the process.
+    pub(crate) memory: &'a BodyBytes,
+}
+
+/// Refuses what need not even be read: compressed bodies, and those that say they are too large.
+pub(crate) fn inspect(headers: &HeaderMap, bytes_max: u64) -> Result<(), FailureKind> {
+    for coding in headers.get_all(CONTENT_ENCODING) {
+        if !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity") {
+            return Err(FailureKind::BodyEncoded);
+        }
+    }
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    match length {
+        Some(length) if length > bytes_max => Err(FailureKind::BodyTooLarge { limit_bytes: bytes_max }),
+        _ => Ok(()),
+    }
+}
+
+/// Reads a body to its end.
+///
+/// Fails with `BodyTooLarge`, `BodyMemory`, `BodyTimeout`, or `ClientGone` where the body broke off.
+pub(crate) async fn read(
+    mut incoming: Incoming,
+    bounds: Bounds<'_>,
+    timer: &Timer,
+) -> Result<Body, FailureKind> {
+    let expected = incoming.size_hint().exact().unwrap_or(0);
+    let mut hold = bounds.memory.try_hold(expected.min(bounds.bytes_max)).ok_or(FailureKind::BodyMemory)?;
+    let ahead = usize::try_from(expected).map_or(AHEAD_BYTES_MAX, |length| length.min(AHEAD_BYTES_MAX));
+    let mut buffer = Vec::with_capacity(HEAD_ROOM + ahead);
+    buffer.resize(HEAD_ROOM, 0);
+    let start_ms = timer.clock().now_ms();
+    timer.set_after(BODY_PAUSE_MAX);
+    loop {
+        let frame = poll_fn(|cx| match Pin::new(&mut incoming).poll_frame(cx) {
+            Poll::Ready(frame) => Poll::Ready(Ok(frame)),
+            Poll::Pending => timer.poll(cx).map(|()| Err(FailureKind::BodyTimeout)),
+        });
+        let data = match frame.await? {
+            None => return Ok(Body { buffer, _hold: hold }),
+            Some(Err(_)) => return Err(FailureKind::ClientGone),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => data,
+                // Trailers of a request concern nobody behind us.
+                Err(_) => continue,
+            },
+        };
+        let length = (buffer.len() - HEAD_ROOM + data.len()) as u64;
+        if length > bounds.bytes_max {
+            return Err(FailureKind::BodyTooLarge { limit_bytes: bounds.bytes_max });
+        }
+        if length > hold.held() && !hold.try_grow(length - hold.held()) {
+            return Err(FailureKind::BodyMemory);
+        }
+        buffer.extend_from_slice(&data);
+        if length < expected || expected == 0 {
+            let pause_ms = BODY_PAUSE_MAX.as_millis() as u64;
+            let paced_ms = start_ms + pause_ms + length / BODY_PACE_MIN;
+            timer.set_at(paced_ms.min(timer.clock().now_ms() + pause_ms));
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The engine's answer on its way to the client: chunk by chunk as it comes, each byte as it is.
+//!
+//! The body is polled by the client's connection and polls the engine's in the same task. Dropping it, as happens when the
+//! client leaves, closes the engine's connection. An answer that breaks off breaks off for the client too: nothing is ever
+//! faked to look like its end.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use domain::failure::FailureKind;
+use domain::outcome::Ending;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+
+use crate::dispatch::Won;
+use crate::flight::Flight;
+use crate::record::usage::{Shape, UsageWatch};
+use crate::respond::X_REQUEST_ID;
+use crate::upstream::{Framing, Piece, REMOVED_FROM_ANSWERS, listed_in_connection};
+
+/// The body of an answer.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// Ours, whole.
+    Full(Bytes),
+    /// The engine's.
+    Relay(Box<Relay>),
+}
+
+/// The engine's answer broke off; the client's connection must as well.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the engine's answer broke off")]
+pub(crate) struct Broken;
+
+/// An engine's answer being relayed.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    /// `None` once the answer has ended.
+    won: Option<Won>,
+    framing: Framing,
+    flight: Flight,
+    status: u16,
+    idle: Duration,
+    usage: UsageWatch,
+}
+
+/// The answer to the client, from the head that an engine sent.
+pub(crate) fn answer(mut won: Won, flight: Flight, idle: Duration, is_head: bool) -> Response<Answer> {
+    let head = won.take_head();
+    let mut headers = head.headers;
+    for name in listed_in_connection(&headers) {
+        headers.remove(name);
+    }
+    for name in REMOVED_FROM_ANSWERS {
+        headers.remove(name);
+    }
+    let bodiless = is_head || head.status == StatusCode::NOT_MODIFIED;
+    if !bodiless {
+        // Written anew from what the body knows of its length.
+        headers.remove(CONTENT_LENGTH);
+        if !head.framing.is_ended() && !headers.contains_key(CONTENT_TYPE) {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        }
+    }
+    headers.insert(X_REQUEST_ID, flight.request_id.clone());
+    flight.label_answer(&mut headers, &won);
+    let usage = UsageWatch::new(Shape::of(&headers));
+    let status = head.status.as_u16();
+    let mut relay = Relay { framing: head.framing, won: Some(won), flight, status, idle, usage };
+    let body = if relay.framing.is_ended() {
+        relay.finish();
+        Answer::Full(Bytes::new())
+    } else {
+        relay.flight.timer.set_after(idle);
+        Answer::Relay(Box::new(relay))
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = head.status;
+    *response.headers_mut() = headers;
+    response
+}
+
+impl Relay {
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        loop {
+            let Some(won) = &mut self.won else { return Poll::Ready(None) };
+            match self.framing.take(&mut won.connection.buffer) {
+                Ok(Piece::Data(data)) => {
+                    self.passed(&data);
+                    return Poll::Ready(Some(Ok(data)));
+                }
+                Ok(Piece::End) => {
+                    self.finish();
+                    return Poll::Ready(None);
+                }
+                Ok(Piece::More) => {}
+                Err(_) => return Poll::Ready(Some(Err(self.lose()))),
+            }
+            match won.connection.stream.poll_read(cx, &mut won.connection.buffer) {
+                Poll::Ready(Ok(0)) if self.framing == Framing::UntilClose => {
+                    self.finish();
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Some(Err(self.lose()))),
+                Poll::Ready(Ok(_)) => self.flight.timer.set_after(self.idle),
+                Poll::Pending => {
+                    return self.flight.timer.poll(cx).map(|()| Some(Err(self.lose())));
+                }
+            }
+        }
+    }
+
+    /// Accounts for data that goes to the client.
+    fn passed(&mut self, data: &Bytes) {
+        self.flight.response_bytes += data.len() as u64;
+        self.flight.chunks += 1;
+        self.usage.feed(data);
+        if self.flight.first_byte.is_none() {
+            let now = Instant::now();
+            self.flight.first_byte = Some(now);
+            if let Some(won) = &mut self.won {
+                won.attempt.first_byte(now);
+            }
+        }
+        if self.framing.is_ended() {
+            self.finish();
+        }
+    }
+
+    /// The answer is complete: the connection may serve the next request.
+    fn finish(&mut self) {
+        let Some(won) = self.won.take() else { return };
+        self.flight.usage = self.usage.usage();
+        won.attempt.completed(&self.flight, self.status);
+        if won.keep_alive {
+            self.flight.worker.upstream.give_back(won.connection);
+        }
+        let ending = Ending::Answered { status: self.status };
+        self.flight.finish_at(ending, won.attempt.record(), self.usage.events());
+    }
+
+    /// The answer broke off.
+    fn lose(&mut self) -> Broken {
+        if let Some(won) = self.won.take() {
+            won.attempt.lost();
+            let ending = Ending::Failed { failure: FailureKind::LostMidway.into(), status: 0 };
+            self.flight.finish_at(ending, won.attempt.record(), self.usage.events());
+        }
+        Broken
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        // The client left. What the engine reported up to here is known all the same.
+        if let Some(won) = self.won.take() {
+            self.flight.usage = self.usage.usage();
+            self.flight.finish_at(Ending::ClientGone, won.attempt.record(), self.usage.events());
+        }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match &mut *self {
+            Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Relay(relay) => relay.poll_data(cx).map(|data| data.map(|data| data.map(Frame::data))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Full(bytes) => bytes.is_empty(),
+            Self::Relay(relay) => relay.won.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Relay(relay) => match relay.framing {
+                Framing::Length(left) => SizeHint::with_exact(left),
+                Framing::Chunked(_) | Framing::UntilClose => SizeHint::new(),
+            },
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The life of a request, on one screen.
+
+mod address;
+mod here;
+mod meaning;
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use domain::failure::{Failure, FailureKind};
+use domain::outcome::Ending;
+use domain::retry::Deadline;
+use domain::route::Route;
+use http::request::Parts;
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+
+use crate::dialect::Operation;
+use crate::dispatch::{Destination, Outgoing, Won, dispatch};
+use crate::filter;
+use crate::flight::Flight;
+use crate::intake::{self, Bounds};
+use crate::local::pinned;
+use crate::relay::{self, Answer};
+use crate::respond::{self, BodyKind, FailureContext};
+use crate::server::{Client, Worker};
+use crate::upstream::listed_in_connection;
+use address::Address;
+use meaning::{Asked, Meaning};
+
+/// The client's connection is at its end: there is nobody to answer.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the client is gone")]
+pub(crate) struct Abort;
+
+/// Who answers.
+enum Served {
+    /// We do.
+    Here(Response<Bytes>),
+    /// An engine does; the second is how long it may be silent.
+    Engine(Box<Won>, Duration),
+}
+
+/// Serves one request: from its head to the head of its answer. What follows is the relay's.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, Abort> {
+    let (parts, incoming) = request.into_parts();
+    let mut flight = Flight::begin(worker, client, &parts.headers);
+    match live(&mut flight, &parts, incoming).await {
+        Ok(Served::Here(response)) => {
+            flight.finish(Ending::Local { status: response.status().as_u16() });
+            Ok(response.map(Answer::Full))
+        }
+        Ok(Served::Engine(won, idle)) => Ok(relay::answer(*won, flight, idle, parts.method == Method::HEAD)),
+        Err(FailureKind::ClientGone) => Err(Abort),
+        Err(kind) => Ok(refuse(flight, &parts, kind)),
+    }
+}
+
+async fn live(flight: &mut Flight, parts: &Parts, incoming: Incoming) -> Result<Served, FailureKind> {
+    let worker = Rc::clone(&flight.worker);
+    let address = Address::of(parts, &worker.shared.options.root_path)?;
+    flight.operation = Some(address.operation);
+    let is_bodyless = match address.operation {
+        Operation::Json(kind) => kind.is_bodyless(),
+        Operation::Multipart(_) => false,
+        Operation::Local(page) => return Ok(Served::Here(here::page(flight, page, &address))),
+        Operation::EngineControl(control) => return here::control(flight, control, parts, &address).await,
+        Operation::NotImplemented(what) => return Err(FailureKind::NotImplemented { what }),
+    };
+
+    // intake
+    let mut body = None;
+    if !is_bodyless {
+        let bytes_max = worker.router.borrow().body_bytes_max();
+        intake::inspect(&parts.headers, bytes_max)?;
+        let memory = &worker.shared.options.body_bytes;
+        let read = intake::read(incoming, Bounds { bytes_max, memory }, &flight.timer).await?;
+        flight.body_in = Instant::now();
+        flight.request_bytes = read.bytes().len() as u64;
+        body = Some(read);
+    }
+    let snapshot = worker.router.borrow_mut().load(&worker);
+    let asked =
+        Asked { address: &address, headers: &parts.headers, body: body.as_ref().map(intake::Body::bytes) };
+    let Meaning { gateway, route, mut facts, rewritten } = meaning::read(flight, asked, &snapshot)?;
+    if let (Some(body), Some(rewritten)) = (&mut body, rewritten) {
+        body.replace(&rewritten);
+    }
+
+    // filter, admit
+    filter::check(&route)?;
+    let settings = &gateway.settings;
+    let deadline = Deadline::new(flight.body_in, settings.timeouts.response_header);
+    let deadline_ms = deadline.at().map_or(u64::MAX, |at| worker.clock.exact_ms(at));
+    if route.pool.endpoints.is_empty() {
+        return Err(FailureKind::ModelUnavailable { model: route.model.as_str().into() });
+    }
+    flight.permit = Some(worker.lines.admit(&gateway, &flight.timer, deadline_ms).await?);
+
+    // route, dispatch
+    facts.ticket = route.pool.state.next_ticket();
+    facts.seed = worker.router.borrow_mut().random();
+    flight.connect_max = settings.timeouts.connect;
+    let pin = match address.engine_id() {
+        Some(id) => Some(pinned(&route.pool, &id).ok_or_else(|| route_unavailable(&route))?),
+        None => None,
+    };
+    let to = Destination {
+        gateway: &gateway,
+        pool: &route.pool,
+        generation: snapshot.generation,
+        model: route.model.as_str(),
+        pin,
+        deadline_ms,
+    };
+    let path_and_query = address.forwarded();
+    let outgoing = Outgoing {
+        method: &parts.method,
+        path_and_query: &path_and_query,
+        headers: &parts.headers,
+        listed: listed_in_connection(&parts.headers),
+        body,
+    };
+    drop(snapshot);
+    let won = dispatch(flight, to, &facts, outgoing).await?;
+    Ok(Served::Engine(Box::new(won), settings.timeouts.idle))
+}
+
+fn route_unavailable(route: &Route) -> FailureKind {
+    FailureKind::ModelUnavailable { model: route.model.as_str().into() }
+}
+
+/// The answer to a failure.
+fn refuse(mut flight: Flight, parts: &Parts, kind: FailureKind) -> Response<Answer> {
+    let failure = Failure::from(kind);
+    let body = match flight.operation {
+        Some(Operation::Multipart(_)) => BodyKind::Form,
+        _ => BodyKind::Json,
+    };
+    let context = FailureContext {
+        format: flight.error_format,
+        dialect: flight.client.dialect,
+        body,
+        request_id: flight.request_id(),
+        allow: address::allowed(parts, &flight.worker.shared.options.root_path),
+    };
+    let response = respond::failure(&failure, &context);
+    flight.finish(Ending::Failed { failure, status: response.status().as_u16() });
+    response.map(Answer::Full)
+}

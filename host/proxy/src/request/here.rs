@@ -1,0 +1,134 @@
+//! Requests that the gateway answers itself: its own pages, and controls of one engine.
+
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use domain::failure::FailureKind;
+use domain::route::Timeouts;
+use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode};
+use std::future::poll_fn;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
+
+use super::Served;
+use super::address::Address;
+use crate::dialect::{Control, LocalPage};
+use crate::flight::Flight;
+use crate::local::{self, LocalFacts};
+use crate::respond::{ENGINE_CONTROL_OFF, X_REQUEST_ID, respond};
+use crate::upstream::{Connection, Forwarded, Framing, Piece, exchange, listed_in_connection, write_head};
+
+/// Longest answer of an engine to a control, bytes.
+const CONTROL_BYTES_MAX: usize = 64 << 10;
+
+/// One of our own pages.
+pub(super) fn page(flight: &Flight, page: LocalPage, address: &Address<'_>) -> Response<Bytes> {
+    let worker = &flight.worker;
+    let snapshot = worker.router.borrow_mut().load(worker);
+    let gateway = match address.gateway {
+        Some((namespace, name)) => snapshot.gateway_by_name(namespace, name),
+        None => address.host.and_then(|host| snapshot.gateway_by_host(host)),
+    };
+    let options = &worker.shared.options;
+    let cards = options.status.cards();
+    let facts = LocalFacts {
+        gateway: gateway.map(|gateway| &**gateway),
+        dialect: flight.client.dialect,
+        request_id: flight.request_id(),
+        version: &options.version,
+        started_unix: options.started_unix,
+        cards: &cards,
+        health: options.status.health(),
+        dynamic_config: None,
+        metrics: options.metrics.as_ref(),
+    };
+    local::answer(page, &snapshot, &facts)
+}
+
+/// A control of the engine that `?id=` names: forwarded to it, and remembered.
+pub(super) async fn control(
+    flight: &mut Flight,
+    control: Control,
+    parts: &Parts,
+    address: &Address<'_>,
+) -> Result<Served, FailureKind> {
+    let worker = std::rc::Rc::clone(&flight.worker);
+    if !worker.shared.options.engine_control {
+        return Err(FailureKind::Forbidden { what: ENGINE_CONTROL_OFF });
+    }
+    let endpoint = {
+        let snapshot = worker.router.borrow_mut().load(&worker);
+        local::find_engine(&snapshot, address.engine_id().as_deref())?.clone()
+    };
+    let timeouts = Timeouts::default();
+    let path_and_query = address.forwarded_without_id();
+    let mut head = Vec::new();
+    let forwarded = Forwarded {
+        method: &parts.method,
+        path_and_query: &path_and_query,
+        headers: &parts.headers,
+        listed: &listed_in_connection(&parts.headers),
+        request_id: flight.request_id(),
+        client: flight.client.watch.peer.ip(),
+        added: &[],
+        body_bytes: (control != Control::IsSleeping).then_some(0),
+    };
+    write_head(&mut head, &endpoint.spec, &forwarded);
+    flight.attempts = 1;
+    flight.timer.set_at(worker.clock.after(timeouts.connect));
+    let connecting = worker.upstream.connect(&endpoint.spec, endpoint.state.slot, &flight.timer);
+    let mut connection = connecting.await.map_err(|_| FailureKind::Connect)?;
+    flight.timer.set_at(worker.clock.after(timeouts.response_header));
+    let answer = exchange(&mut connection, &head, false, &flight.timer).await;
+    let mut answer = answer.map_err(|_| FailureKind::LostBeforeHead)?;
+    flight.first_byte = Some(Instant::now());
+    let body = collect(&mut connection, &mut answer.framing, flight).await?;
+    if !answer.status.is_success() || control == Control::IsSleeping {
+        let mut response = Response::new(body);
+        *response.status_mut() = answer.status;
+        if let Some(kind) = answer.headers.remove(http::header::CONTENT_TYPE) {
+            response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+        }
+        response.headers_mut().insert(X_REQUEST_ID, HeaderValue::clone(&flight.request_id));
+        return Ok(Served::Here(response));
+    }
+    endpoint.state.asleep.store(control == Control::Sleep, Relaxed);
+    if control == Control::Sleep {
+        // What it held is gone.
+        worker.shared.index.forget(endpoint.state.slot);
+    }
+    let success = respond(StatusCode::OK, "application/json", r#"{"status":"success"}"#, flight.request_id());
+    Ok(Served::Here(success))
+}
+
+/// The whole body of a short answer.
+async fn collect(
+    connection: &mut Connection,
+    framing: &mut Framing,
+    flight: &Flight,
+) -> Result<Bytes, FailureKind> {
+    let mut body = BytesMut::new();
+    poll_fn(|cx| {
+        loop {
+            match framing.take(&mut connection.buffer) {
+                Ok(Piece::Data(data)) => body.extend_from_slice(&data),
+                Ok(Piece::End) => return Poll::Ready(Ok(())),
+                Ok(Piece::More) => match connection.stream.poll_read(cx, &mut connection.buffer) {
+                    Poll::Ready(Ok(0)) if *framing == Framing::UntilClose => return Poll::Ready(Ok(())),
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(FailureKind::LostBeforeHead)),
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Pending => {
+                        return flight.timer.poll(cx).map(|()| Err(FailureKind::DeadlineExceeded));
+                    }
+                },
+                Err(_) => return Poll::Ready(Err(FailureKind::BadAnswer)),
+            }
+            if body.len() > CONTROL_BYTES_MAX {
+                return Poll::Ready(Err(FailureKind::BadAnswer));
+            }
+        }
+    })
+    .await?;
+    Ok(body.freeze())
+}

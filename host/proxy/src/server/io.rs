@@ -1,0 +1,153 @@
+//! A client's byte stream, shared between the protocol that reads it and the watch that looks whether it still stands.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use super::watch::Watch;
+
+/// A client's socket.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: Rc<RefCell<TcpStream>>,
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self { stream: Rc::new(RefCell::new(stream)) }
+    }
+
+    /// The socket, for looking at it.
+    pub(super) fn shared(&self) -> Rc<RefCell<TcpStream>> {
+        Rc::clone(&self.stream)
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.stream.borrow_mut()).poll_write(cx, bytes)
+    }
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.stream.borrow_mut()).poll_write_vectored(cx, slices)
+    }
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(cx)
+    }
+}
+
+/// What a client speaks over.
+#[derive(Debug)]
+pub(super) enum Wire {
+    /// TCP.
+    Plain(Socket),
+    /// TLS over TCP.
+    Tls(Box<TlsStream<Socket>>),
+}
+
+/// A client's byte stream, with what was read ahead to find out what it speaks.
+#[derive(Debug)]
+pub(super) struct ClientIo {
+    wire: Wire,
+    ahead: BytesMut,
+    watch: Rc<Watch>,
+}
+
+impl ClientIo {
+    pub(super) fn new(wire: Wire, watch: Rc<Watch>) -> Self {
+        Self { wire, ahead: BytesMut::new(), watch }
+    }
+
+    /// Keeps bytes that were read, to be read again.
+    pub(super) fn put_back(&mut self, bytes: BytesMut) {
+        self.ahead = bytes;
+    }
+}
+
+impl AsyncRead for ClientIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let length = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead[..length]);
+            self.ahead.advance(length);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        let this = &mut *self;
+        let result = match &mut this.wire {
+            Wire::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
+            Wire::Tls(session) => Pin::new(session).poll_read(cx, buffer),
+        };
+        if result.is_ready() && buffer.filled().len() > before {
+            this.watch.read_something();
+        }
+        result
+    }
+}
+
+impl AsyncWrite for ClientIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.wire {
+            Wire::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Wire::Tls(session) => Pin::new(session).poll_write(cx, bytes),
+        }
+    }
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.wire {
+            Wire::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
+            Wire::Tls(session) => Pin::new(session).poll_write_vectored(cx, slices),
+        }
+    }
+    fn is_write_vectored(&self) -> bool {
+        match &self.wire {
+            Wire::Plain(socket) => socket.is_write_vectored(),
+            Wire::Tls(session) => session.is_write_vectored(),
+        }
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.wire {
+            Wire::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Wire::Tls(session) => Pin::new(session).poll_flush(cx),
+        }
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.wire {
+            Wire::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Wire::Tls(session) => Pin::new(session).poll_shutdown(cx),
+        }
+    }
+}

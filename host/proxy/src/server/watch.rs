@@ -1,0 +1,227 @@
+//! Looks after all client connections of a worker: who left, who is too slow, who must go because we shut down.
+//!
+//! hyper notices a client that leaves only while it reads, and it does not read while a pipelined request waits behind
+//! the one in work. So every [`SWEEP`] the sockets of all requests in flight are asked at once (one `poll` system call)
+//! whether the other side has closed. The same sweep enforces the limits on idle and slow clients, for which no timer per
+//! request is then needed.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use tokio::net::TcpStream;
+
+use crate::clock::Clock;
+
+/// How often connections are looked at: bounds the time until a vanished client is noticed.
+pub(super) const SWEEP: Duration = Duration::from_millis(250);
+
+/// How long a connection may be idle between requests.
+const KEEP_ALIVE_MAX: Duration = Duration::from_secs(75);
+/// How long a client may take to send the head of a request (or its TLS handshake), from its first byte.
+const HEAD_MAX: Duration = Duration::from_secs(15);
+/// Age at which an HTTP/2 connection is told to open a new one, which may land on another worker.
+const H2_AGE_MAX: Duration = Duration::from_secs(300);
+
+/// What must happen to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Finish what is in flight, take nothing new.
+    Finish,
+    /// Drop it, whatever is in flight.
+    Drop,
+}
+
+/// One client connection, as its worker sees it.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    clock: Rc<Clock>,
+    socket: Rc<RefCell<TcpStream>>,
+    /// The client's address.
+    pub(crate) peer: SocketAddr,
+    /// Requests in flight on it.
+    in_flight: Cell<u32>,
+    /// When the present state began: accepted, the last request ended, or the first byte of the next came.
+    since_ms: Cell<u64>,
+    /// Whether anything of the next request was read.
+    is_reading: Cell<bool>,
+    opened_ms: u64,
+    is_h2: Cell<bool>,
+    order: Cell<Option<Order>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Watch {
+    pub(super) fn new(socket: Rc<RefCell<TcpStream>>, peer: SocketAddr, clock: &Rc<Clock>) -> Rc<Self> {
+        let now_ms = clock.now_ms();
+        Rc::new(Self {
+            clock: Rc::clone(clock),
+            socket,
+            peer,
+            in_flight: Cell::new(0),
+            since_ms: Cell::new(now_ms),
+            // A new connection owes us a request as if its first byte had come.
+            is_reading: Cell::new(true),
+            opened_ms: now_ms,
+            is_h2: Cell::new(false),
+            order: Cell::new(None),
+            waker: RefCell::new(None),
+        })
+    }
+
+    pub(super) fn set_h2(&self) {
+        self.is_h2.set(true);
+    }
+
+    /// Bytes came from the client.
+    pub(super) fn read_something(&self) {
+        if self.in_flight.get() == 0 && !self.is_reading.replace(true) {
+            self.since_ms.set(self.clock.now_ms());
+        }
+    }
+
+    /// A request began.
+    pub(crate) fn begin(&self) {
+        self.in_flight.set(self.in_flight.get() + 1);
+    }
+
+    /// A request ended.
+    pub(crate) fn end(&self) {
+        self.in_flight.set(self.in_flight.get() - 1);
+        if self.in_flight.get() == 0 {
+            self.since_ms.set(self.clock.now_ms());
+            self.is_reading.set(false);
+        }
+    }
+
+    /// What its task has been told. Registers the task, to be woken when it is told something.
+    pub(super) fn poll_order(&self, cx: &mut Context<'_>) -> Option<Order> {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        self.order.get()
+    }
+
+    fn tell(&self, order: Order) {
+        if self.order.get() == Some(order) || self.order.get() == Some(Order::Drop) {
+            return;
+        }
+        self.order.set(Some(order));
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// What time says about it.
+    fn overdue(&self, now_ms: u64) -> Option<Order> {
+        let passed = |since_ms: u64, max: Duration| now_ms.saturating_sub(since_ms) >= max.as_millis() as u64;
+        if self.is_h2.get() {
+            if passed(self.opened_ms, H2_AGE_MAX) {
+                return Some(Order::Finish);
+            }
+            let idle = self.in_flight.get() == 0 && passed(self.since_ms.get(), KEEP_ALIVE_MAX);
+            return idle.then_some(Order::Finish);
+        }
+        if self.in_flight.get() > 0 {
+            return None;
+        }
+        if self.is_reading.get() {
+            return passed(self.since_ms.get(), HEAD_MAX).then_some(Order::Drop);
+        }
+        passed(self.since_ms.get(), KEEP_ALIVE_MAX).then_some(Order::Finish)
+    }
+}
+
+/// All client connections of a worker.
+#[derive(Debug, Default)]
+pub(super) struct Watches {
+    all: RefCell<Vec<Option<Rc<Watch>>>>,
+    free: RefCell<Vec<usize>>,
+    finishing: Cell<bool>,
+}
+
+/// A connection's place among those watched; leaves it on drop.
+#[derive(Debug)]
+pub(super) struct Watched {
+    watches: Rc<Watches>,
+    place: usize,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.watches.all.borrow_mut()[self.place] = None;
+        self.watches.free.borrow_mut().push(self.place);
+    }
+}
+
+impl Watches {
+    /// Watches a connection until the answer is dropped.
+    pub(super) fn add(self: &Rc<Self>, watch: Rc<Watch>) -> Watched {
+        if self.finishing.get() {
+            watch.order.set(Some(Order::Finish));
+        }
+        let mut all = self.all.borrow_mut();
+        let place = match self.free.borrow_mut().pop() {
+            Some(place) => {
+                all[place] = Some(watch);
+                place
+            }
+            None => {
+                all.push(Some(watch));
+                all.len() - 1
+            }
+        };
+        Watched { watches: Rc::clone(self), place }
+    }
+
+    /// Connections.
+    pub(super) fn len(&self) -> usize {
+        self.all.borrow().len() - self.free.borrow().len()
+    }
+
+    /// Tells every connection, present and to come, to finish.
+    pub(super) fn finish(&self) {
+        self.finishing.set(true);
+        self.all.borrow().iter().flatten().for_each(|watch| watch.tell(Order::Finish));
+    }
+
+    /// Tells those that left, or took too long, to end.
+    pub(super) fn sweep(&self, now_ms: u64) {
+        let all = self.all.borrow();
+        let mut busy = Vec::new();
+        for watch in all.iter().flatten() {
+            if let Some(order) = watch.overdue(now_ms) {
+                watch.tell(order);
+            }
+            if watch.in_flight.get() > 0 {
+                busy.push(watch);
+            }
+        }
+        if busy.is_empty() {
+            return;
+        }
+        let sockets: Vec<_> = busy.iter().map(|watch| watch.socket.borrow()).collect();
+        let mut asked: Vec<_> =
+            sockets.iter().map(|socket| PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::RDHUP)).collect();
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // Should the call fail (no memory), the next sweep asks again.
+        if rustix::event::poll(&mut asked, Some(&at_once)).is_ok() {
+            let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+            for (watch, answer) in busy.iter().zip(&asked) {
+                if answer.revents().intersects(gone) {
+                    watch.tell(Order::Drop);
+                }
+            }
+        }
+    }
+}
+
+/// Ready when the connection has been told to be dropped.
+pub(super) fn poll_dropped(watch: &Watch, cx: &mut Context<'_>) -> Poll<()> {
+    if watch.poll_order(cx) == Some(Order::Drop) { Poll::Ready(()) } else { Poll::Pending }
+}

@@ -1,0 +1,178 @@
+//! Connections to engines: each worker's own pools, and one request and answer over one of them.
+//!
+//! There is no task behind a connection. Whoever holds it polls it, and dropping it closes it, which is how a request
+//! that ends early is aborted at the engine.
+
+mod codec;
+mod connect;
+mod exchange;
+mod head;
+mod stream;
+mod tls;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use domain::endpoint::{EndpointSpec, EngineTls};
+
+pub(crate) use codec::{AnswerHead, Framing, Piece};
+pub(crate) use connect::ConnectError;
+pub(crate) use exchange::{ExchangeError, exchange};
+pub(crate) use head::{Forwarded, REMOVED_FROM_ANSWERS, listed_in_connection, write_head};
+pub(crate) use stream::Stream;
+
+use crate::clock::{Clock, Timer};
+
+/// How long a connection may be idle: less than the least that engines grant (uvicorn: 5 s).
+const IDLE_MAX: Duration = Duration::from_secs(4);
+/// Idle connections kept for one endpoint by one worker.
+const IDLE_CONNECTIONS_MAX: usize = 1_024;
+
+/// A connection to one endpoint.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// The stream.
+    pub(crate) stream: Stream,
+    /// Bytes read and not consumed.
+    pub(crate) buffer: BytesMut,
+    /// Slot of the endpoint it leads to.
+    pub(crate) slot: u32,
+    /// It has carried a request before, so that the engine may have closed it meanwhile.
+    pub(crate) is_reused: bool,
+}
+
+/// One worker's connections to all endpoints.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    clock: Rc<Clock>,
+    idle: RefCell<HashMap<u32, Vec<Idle>>>,
+    tls: RefCell<tls::Configs>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: Connection,
+    since_ms: u64,
+}
+
+impl Upstream {
+    /// No connections yet.
+    pub(crate) fn new(clock: Rc<Clock>) -> Self {
+        Self { clock, idle: RefCell::default(), tls: RefCell::default() }
+    }
+
+    /// The idle connection to `slot` that was used last, if one is alive.
+    pub(crate) fn take_idle(&self, slot: u32) -> Option<Connection> {
+        let mut all = self.idle.borrow_mut();
+        let idle = all.get_mut(&slot)?;
+        while let Some(Idle { mut connection, since_ms }) = idle.pop() {
+            if self.is_fresh(since_ms) && is_quiet(&mut connection) {
+                connection.is_reused = true;
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Connects to an endpoint. Ends at the latest when `timer` does.
+    pub(crate) async fn connect(
+        &self,
+        spec: &EndpointSpec,
+        slot: u32,
+        timer: &Timer,
+    ) -> Result<Connection, ConnectError> {
+        let config = match spec.target.tls {
+            true => {
+                let nobody = EngineTls::default();
+                let tls = spec.tls.as_deref().unwrap_or(&nobody);
+                Some(self.tls.borrow_mut().get(tls).ok_or(ConnectError::Tls)?)
+            }
+            false => None,
+        };
+        let stream = connect::connect(&spec.target, config, timer).await?;
+        Ok(Connection { stream, buffer: BytesMut::new(), slot, is_reused: false })
+    }
+
+    /// Takes back a connection whose last answer was read to its end.
+    pub(crate) fn give_back(&self, mut connection: Connection) {
+        // Bytes that nobody asked for: the engine has lost count, or somebody speaks in its name.
+        if !connection.buffer.is_empty() {
+            return;
+        }
+        // An idle connection holds no buffer: many connections are idle at a time, few are read.
+        connection.buffer = BytesMut::new();
+        let mut all = self.idle.borrow_mut();
+        let idle = all.entry(connection.slot).or_default();
+        if idle.len() < IDLE_CONNECTIONS_MAX {
+            idle.push(Idle { connection, since_ms: self.clock.now_ms() });
+        }
+    }
+
+    /// Closes what was idle for too long.
+    pub(crate) fn sweep(&self) {
+        for idle in self.idle.borrow_mut().values_mut() {
+            // Oldest first, as taking and giving back happen at the end.
+            let stale = idle.iter().take_while(|idle| !self.is_fresh(idle.since_ms)).count();
+            idle.drain(..stale);
+        }
+    }
+
+    /// Closes connections to endpoints that left, and forgets TLS settings.
+    pub(crate) fn retain(&self, is_live: impl Fn(u32) -> bool) {
+        self.idle.borrow_mut().retain(|slot, _| is_live(*slot));
+        self.tls.borrow_mut().clear();
+    }
+
+    /// Idle connections.
+    #[cfg(test)]
+    pub(crate) fn idle_connections(&self) -> usize {
+        self.idle.borrow().values().map(Vec::len).sum()
+    }
+
+    fn is_fresh(&self, since_ms: u64) -> bool {
+        self.clock.now_ms().saturating_sub(since_ms) < IDLE_MAX.as_millis() as u64
+    }
+}
+
+/// Whether nothing has come over an idle connection: neither its end nor unasked bytes. Costs no system call while the
+/// reactor has seen nothing.
+fn is_quiet(connection: &mut Connection) -> bool {
+    match &mut connection.stream {
+        Stream::Plain(stream) => {
+            let mut cx = Context::from_waker(Waker::noop());
+            match stream.poll_read_ready(&mut cx) {
+                Poll::Pending => true,
+                // Readiness may be left over from the last answer; reading tells.
+                Poll::Ready(_) => {
+                    let mut byte = [0; 1];
+                    matches!(stream.try_read(&mut byte), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+                }
+            }
+        }
+        Stream::Tls(stream) => {
+            let (tcp, _) = stream.get_mut();
+            let mut byte = [0; 1];
+            // A session ticket may have come meanwhile: it is read with the next answer, the end is not mistaken for it.
+            !matches!(tcp.try_read_peek(&mut byte), Ok(0))
+        }
+    }
+}
+
+/// Looking at the next byte without taking it.
+trait Peek {
+    fn try_read_peek(&self, byte: &mut [u8]) -> std::io::Result<usize>;
+}
+
+impl Peek for tokio::net::TcpStream {
+    fn try_read_peek(&self, byte: &mut [u8]) -> std::io::Result<usize> {
+        let mut buffer = tokio::io::ReadBuf::new(byte);
+        match self.poll_peek(&mut Context::from_waker(Waker::noop()), &mut buffer) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(std::io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
