@@ -1,18 +1,64 @@
-//! v1
+//! Where most of the prompt is cached, unless waiting there costs more than it saves.
+//!
+//! Every endpoint gets a *cost*: how many tokens of prefill stand between the request and its first output token, there and now.
+//!
+//! - What waits ahead of it: the uncached prompt tokens this gateway has in flight there.
+//! - Its own prompt, less what is believed cached there. That is the whole affinity: a hit is worth the prefill it saves, and the
+//!   holder is let go as soon as the queue in front of it is longer than that.
+//! - What is being decoded there. It delays nobody's first token by much, but without it everything would gather where a prompt
+//!   that all requests share (a system prompt) was computed first: prefill is short then and queues stay empty. So the endpoint's
+//!   requests in flight cost `balance` prompts per multiple of the mean. An endpoint that carries twice the mean has to save 0.4 of
+//!   the prompt more than others to be worth it, and copies of what is popular spread to where there is room.
+//!
+//! The cheapest endpoint scores 1, the others less, the dearer the steeper, so that the next policy may choose among near-equals
+//! and has to have a good reason to choose another.
+//!
+//! A prompt of which nobody holds anything has a *home*: the winner of a rendezvous hash of its first block over the endpoints that
+//! cost hardly more than the cheapest. Gateways that know nothing of each other agree on it.
+
 use wicketgate_sdk::{About, ConfigError, Decision, Fleet, Policy, Pool, Request, Settings, Signal, lanes};
 
-const SCHEMA: &str =
-    r#"{"type":"object","properties":{"pool":{"type":"object"}},"additionalProperties":false}"#;
+const SCHEMA: &str = r#"{
+  "type": "object",
+  "properties": {
+    "balance": {
+      "type": "number", "minimum": 0, "maximum": 100, "default": 0.4,
+      "description": "What carrying the mean number of requests costs, in prompts. More spreads better, less hits more."
+    },
+    "thresholdHitRate": {
+      "type": "number", "minimum": 0, "maximum": 1, "default": 0,
+      "description": "Share of the prompt that must be cached for the cache to outweigh load. Default: the pool's."
+    },
+    "evictionThreshold": {
+      "type": "number", "minimum": 0, "maximum": 1, "default": 0.9,
+      "description": "KV cache usage from which an endpoint is given no new prefixes. Default: the pool's."
+    },
+    "pool": {"type": "object"}
+  },
+  "additionalProperties": false
+}"#;
+
+/// How fast the score falls: a sixteenth of the prompt dearer than the cheapest is half as good.
+const STEEPNESS: f32 = 16.0;
+
+/// What a hit below the threshold is worth: it decides among equally loaded endpoints, no more.
+const FAINT: f32 = 0.02;
+
+/// How much dearer than the cheapest a home may be, in prompts.
+const HOME_BOUND: f32 = 0.1;
+
+/// What the others score where there is a home.
+const AWAY: f32 = 0.9;
 
 /// The policy.
 #[derive(Debug)]
 pub struct PrefixHash {
+    balance: f32,
     threshold: f32,
     eviction: f32,
-    request_tokens: f32,
-    gain: f32,
-    steep: f32,
+    /// 1 ÷ weight, by endpoint.
     share: Vec<f32>,
+    /// A hash of its identity, by endpoint.
     names: Vec<u32>,
 }
 
@@ -21,73 +67,110 @@ impl Policy for PrefixHash {
         config_schema: SCHEMA,
         signals: &[Signal::CachedTokens, Signal::InFlightTokens, Signal::InFlight, Signal::KvUsage],
         wants_prefix_hashes: true,
-        ..About::new("prefix-hash", env!("CARGO_PKG_VERSION"), "v1")
+        ..About::new(
+            "prefix-hash",
+            env!("CARGO_PKG_VERSION"),
+            "Where most of the prompt is cached, unless waiting there costs more than it saves.",
+        )
     };
 
     fn configure(settings: &mut Settings) -> Result<Self, ConfigError> {
+        let ratio =
+            |settings: &mut Settings, key: &str, default: f64| settings.number(key, default, 0.0..=1.0);
         let (threshold, eviction) = settings.pool(|pool| {
-            Ok((
-                pool.number("thresholdHitRate", 0.0, 0.0..=1.0)? as f32,
-                pool.number("evictionThreshold", 0.9, 0.0..=1.0)? as f32,
-            ))
+            Ok((ratio(pool, "thresholdHitRate", 0.0)?, ratio(pool, "evictionThreshold", 0.9)?))
         })?;
-        let request_tokens = settings.number("requestTokens", 0.0, 0.0..=1e6)? as f32;
-        let steep = settings.number("steep", 4.0, 0.0..=1e6)? as f32;
-        let gain = settings.number("gain", 0.5, 0.0..=1e6)? as f32;
-        Ok(Self { steep, gain, threshold, eviction, request_tokens, share: Vec::new(), names: Vec::new() })
+        Ok(Self {
+            balance: settings.number("balance", 0.4, 0.0..=100.0)? as f32,
+            threshold: ratio(settings, "thresholdHitRate", threshold)? as f32,
+            eviction: ratio(settings, "evictionThreshold", eviction)? as f32,
+            share: Vec::new(),
+            names: Vec::new(),
+        })
     }
 
     fn sync(&mut self, pool: &Pool) {
         self.share = pool.endpoints.iter().map(|endpoint| 1.0 / endpoint.weight.max(1) as f32).collect();
-        self.names = pool.endpoints.iter().map(|e| fold(e.id.as_bytes())).collect();
+        self.names = pool.endpoints.iter().map(|endpoint| hash(endpoint.id.as_bytes())).collect();
     }
 
     fn pick(&self, request: &Request, fleet: &Fleet<'_>) -> Decision {
         let prompt = request.prompt_tokens.max(1) as f32;
-        let enough = self.threshold * prompt;
-        let cached = fleet.column(Signal::CachedTokens);
-        let tokens = fleet.column(Signal::InFlightTokens);
-        let inflight = fleet.column(Signal::InFlight);
-        let kv = fleet.column(Signal::KvUsage);
-        let mean = lanes::mean(inflight).unwrap_or(0.0);
-        let per = self.request_tokens + self.gain * prompt / mean.max(1.0);
-        let mut costs: Vec<f32> = cached
-            .iter()
-            .zip(tokens)
-            .zip(inflight.iter().zip(kv))
-            .zip(&self.share)
-            .map(|(((cached, tokens), (inflight, kv)), share)| {
-                let held = if *cached >= enough { *cached } else { 0.0 };
-                let full = if (*kv >= self.eviction) & (held == 0.0) { prompt } else { 0.0 };
-                let inflight = if inflight.is_nan() { 0.0 } else { *inflight };
-                let waiting = if tokens.is_nan() { inflight * prompt } else { *tokens };
-                (waiting + inflight * per + (prompt - held) + full) * share
-            })
-            .collect();
+        let mut costs = self.costs(prompt, fleet);
         fleet.mask(&mut costs);
         let least = lanes::min(&costs);
         if least == f32::INFINITY {
             return Decision::abstain();
         }
-        let rate = self.steep / prompt;
-        match fleet.scores() {
-            None => {
-                for cost in &mut costs {
-                    *cost = 1.0 / (1.0 + (*cost - least) * rate);
-                }
+        // Most prompts are known somewhere; only for the others is there a home to find.
+        let home = match request.prefix_hashes.as_deref() {
+            Some([first, ..]) if lanes::max(fleet.column(Signal::CachedTokens)) <= 0.0 => {
+                home(&self.names, &costs, least + HOME_BOUND * prompt, *first)
             }
-            Some(scores) => {
-                for (cost, score) in costs.iter_mut().zip(scores) {
-                    *cost = *score / (1.0 + (*cost - least) * rate);
-                }
+            _ => None,
+        };
+        let mut scores = costs;
+        let (slope, best) = (STEEPNESS / prompt, if home.is_some() { AWAY } else { 1.0 });
+        for score in &mut scores {
+            *score = best / (1.0 + (*score - least) * slope);
+        }
+        if let Some(home) = home {
+            scores[home] = 1.0;
+        }
+        if let Some(before) = fleet.scores() {
+            for (score, before) in scores.iter_mut().zip(before) {
+                *score *= before;
             }
         }
-        Decision::scores(costs)
+        Decision::scores(scores)
     }
 }
 
-fn fold(bytes: &[u8]) -> u32 {
+impl PrefixHash {
+    /// What each endpoint costs this request, in tokens of prefill. One pass over four columns, without a branch.
+    fn costs(&self, prompt: f32, fleet: &Fleet<'_>) -> Vec<f32> {
+        let inflight = fleet.column(Signal::InFlight);
+        let mean = lanes::mean(inflight).unwrap_or(0.0).max(1.0);
+        let (enough, per_request) = (self.threshold * prompt, self.balance * prompt / mean);
+        let memory = fleet.column(Signal::CachedTokens).iter().zip(fleet.column(Signal::KvUsage));
+        let load = fleet.column(Signal::InFlightTokens).iter().zip(inflight);
+        let cost = |(((cached, kv), (tokens, inflight)), share): (((&f32, &f32), (&f32, &f32)), &f32)| {
+            let cached = if *cached > 0.0 { *cached } else { 0.0 };
+            let affine = cached >= enough;
+            let held = if affine { cached } else { cached * FAINT };
+            // Comparisons with what is unknown (NaN) are false: such an engine is not full and has nothing in flight.
+            let full = (*kv >= self.eviction) & !(affine & (cached > 0.0));
+            let inflight = if *inflight > 0.0 { *inflight } else { 0.0 };
+            let waiting = if *tokens >= 0.0 { *tokens } else { inflight * prompt };
+            let refused = if full { prompt } else { 0.0 };
+            (waiting + (prompt - held) + inflight * per_request + refused) * share
+        };
+        memory.zip(load).zip(&self.share).map(cost).collect()
+    }
+}
+
+/// The home of a prompt: of the endpoints that cost no more than `bound`, the one whose name and the prompt's first block hash
+/// highest together. One that comes or goes moves only its own prompts.
+fn home(names: &[u32], costs: &[f32], bound: f32, first_block: u64) -> Option<usize> {
+    let key = (first_block ^ (first_block >> 32)) as u32;
+    let rank = |(name, cost): (&u32, &f32)| if *cost <= bound { mix(name ^ key) | 1 } else { 0 };
+    let highest = names.iter().zip(costs).map(rank).fold(0, u32::max);
+    names.iter().zip(costs).map(rank).position(|rank| rank == highest && rank > 0)
+}
+
+/// Spreads the bits of a number; multiplications that vector units have.
+fn mix(mut number: u32) -> u32 {
+    number = (number ^ (number >> 16)).wrapping_mul(0x7feb_352d);
+    number = (number ^ (number >> 15)).wrapping_mul(0x846c_a68b);
+    number ^ (number >> 16)
+}
+
+/// FNV-1a.
+fn hash(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
 wicketgate_sdk::export!(PrefixHash);
+
+#[cfg(test)]
+mod tests;
