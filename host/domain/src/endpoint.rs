@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use http::{HeaderName, HeaderValue};
 
-use crate::breaker::Breaker;
+use crate::breaker::{Breaker, WARMTH_MIN};
 use crate::load::Averages;
 use crate::signal::Signal;
 
@@ -158,9 +158,14 @@ impl Endpoint {
     /// The number behind a signal at `now_ms`; NaN when unknown. `CachedTokens` is per request and reads 0 here.
     pub fn read(&self, signal: Signal, now_ms: u64) -> f32 {
         if signal == Signal::Weight {
-            return self.spec.weight as f32;
+            return self.capacity(now_ms);
         }
         self.state.read(signal, now_ms)
+    }
+
+    /// Relative capacity now: the weight, less while the endpoint warms up after an ejection (slow start). Never zero.
+    pub fn capacity(&self, now_ms: u64) -> f32 {
+        self.spec.weight as f32 * self.state.breaker.warmth(now_ms).max(WARMTH_MIN)
     }
 
     /// Whether it must not be chosen at `now_ms`: asleep, or ejected by its breaker.

@@ -71,10 +71,12 @@ impl Plan {
 /// The last resort: least in flight ÷ weight, ties by rotation, among those neither excluded now nor in `tried`.
 /// When every endpoint is ejected, ejection is ignored (but sleep is not): guessing beats certain failure.
 pub fn last_resort(pool: &Pool, tried: &[u32], now_ms: u64, ticket: u64) -> Option<u32> {
-    least_loaded(pool, ticket, |index| {
+    least_loaded(pool, now_ms, ticket, |index| {
         !tried.contains(&index) && !pool.endpoints[index as usize].is_excluded(now_ms)
     })
-    .or_else(|| least_loaded(pool, ticket, |index| !tried.contains(&index) && !is_asleep(pool, index)))
+    .or_else(|| {
+        least_loaded(pool, now_ms, ticket, |index| !tried.contains(&index) && !is_asleep(pool, index))
+    })
 }
 
 fn is_asleep(pool: &Pool, index: u32) -> bool {
@@ -82,7 +84,7 @@ fn is_asleep(pool: &Pool, index: u32) -> bool {
     endpoint.spec.asleep || endpoint.state.asleep.load(std::sync::atomic::Ordering::Relaxed)
 }
 
-fn least_loaded(pool: &Pool, ticket: u64, eligible: impl Fn(u32) -> bool) -> Option<u32> {
+fn least_loaded(pool: &Pool, now_ms: u64, ticket: u64, eligible: impl Fn(u32) -> bool) -> Option<u32> {
     let len = pool.endpoints.len() as u32;
     if len == 0 {
         return None;
@@ -95,7 +97,8 @@ fn least_loaded(pool: &Pool, ticket: u64, eligible: impl Fn(u32) -> bool) -> Opt
             continue;
         }
         let endpoint = &pool.endpoints[index as usize];
-        let load = endpoint.state.inflight() as f32 / endpoint.spec.weight as f32;
+        // One more than is there, so that an idle endpoint that warms up is not as good as one that is warm.
+        let load = (endpoint.state.inflight() as f32 + 1.0) / endpoint.capacity(now_ms);
         if best.is_none_or(|(least, _)| load < least) {
             best = Some((load, index));
         }
