@@ -264,3 +264,6 @@ fn signature(model: &str, endpoints: &[Endpoint]) -> u64 {
     }
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,3 +25,6 @@ pub mod ring;
 pub mod route;
 pub mod signal;
 pub mod snapshot;
+
+#[cfg(test)]
+mod fixture;

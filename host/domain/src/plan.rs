@@ -119,3 +119,6 @@ pub fn excluded(pool: &Pool, now_ms: u64, out: &mut Vec<u32>) {
         out.retain(|index| is_asleep(pool, *index));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -119,3 +119,6 @@ impl Snapshot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
