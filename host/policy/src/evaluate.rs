@@ -24,18 +24,6 @@ pub struct Evaluator {
     instances: Instances,
     columns: Vec<f32>,
     decisions: u64,
-    notes: Option<Vec<Note>>,
-}
-
-/// Why an entry did what it did, for people. Kept only by an evaluator of [`crate::run`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct Note {
-    /// Index in the chain.
-    pub entry: usize,
-    /// What is wrong with the call or the answer, if anything is.
-    pub error: Option<String>,
-    /// The scores it gave, as they were handed on.
-    pub scores: Option<Vec<f32>>,
 }
 
 /// What came of asking one entry.
@@ -54,17 +42,7 @@ enum Next {
 impl Evaluator {
     /// Keeps at most `instances_max` instances.
     pub(crate) fn new(instances_max: usize) -> Self {
-        Self { instances: Instances::new(instances_max), columns: Vec::new(), decisions: 0, notes: None }
-    }
-
-    /// The same, and it keeps notes of each decision, for [`Self::take_notes`].
-    pub(crate) fn with_notes(instances_max: usize) -> Self {
-        Self { notes: Some(Vec::new()), ..Self::new(instances_max) }
-    }
-
-    /// The notes since the last call.
-    pub(crate) fn take_notes(&mut self) -> Vec<Note> {
-        self.notes.as_mut().map(std::mem::take).unwrap_or_default()
+        Self { instances: Instances::new(instances_max), columns: Vec::new(), decisions: 0 }
     }
 }
 
@@ -74,13 +52,12 @@ impl Evaluate for Evaluator {
         if entries.is_empty() || call.pool.endpoints.is_empty() {
             return Verdict::default();
         }
-        let timed = self.notes.is_some() || self.decisions.is_multiple_of(TIMED_EVERY);
+        let timed = self.decisions.is_multiple_of(TIMED_EVERY);
         self.decisions += 1;
         let mut run = Run {
             call,
             bench: self.instances.enter(call.pool),
             columns: &mut self.columns,
-            notes: self.notes.as_mut(),
             clock: timed.then(Instant::now),
             scores: None,
             verdict: Verdict::default(),
@@ -120,7 +97,6 @@ struct Run<'a> {
     call: Call<'a>,
     bench: Bench<'a>,
     columns: &'a mut Vec<f32>,
-    notes: Option<&'a mut Vec<Note>>,
     /// When the last entry was done; `None` where this decision is not timed.
     clock: Option<Instant>,
     scores: Option<Vec<f32>>,
@@ -212,7 +188,6 @@ impl Run<'_> {
             let spent = now.duration_since(std::mem::replace(clock, now));
             trace.nanoseconds = u32::try_from(spent.as_nanos()).unwrap_or(u32::MAX);
         }
-        self.note(place, &result);
         match result {
             Ok(answer) => (Asked::Answered(answer), trace),
             Err((fault, reason)) => {
@@ -257,19 +232,6 @@ impl Run<'_> {
         } else if ready.recipe.log.admit() {
             tracing::warn!(policy, fault = fault.label(), "policy failed: {reason}");
         }
-    }
-
-    fn note(&mut self, entry: usize, result: &Result<Answer, (Fault, String)>) {
-        let Some(notes) = self.notes.as_mut() else {
-            return;
-        };
-        notes.push(match result {
-            Ok(Answer { choice: answer::Choice::Scores(scores), .. }) => {
-                Note { entry, error: None, scores: Some(scores.clone()) }
-            }
-            Ok(_) => Note { entry, error: None, scores: None },
-            Err((_, reason)) => Note { entry, error: Some(reason.clone()), scores: None },
-        });
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the host keeps beside each instance: the bounds on its memory, and its one import, `log`.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use wasmtime::ResourceLimiter;
@@ -21,6 +21,28 @@ pub(crate) const LOG_LINES_PER_SECOND_MAX: u64 = 20;
 #[error("more than {LOG_LINES_PER_CALL_MAX} log lines in one call")]
 pub(crate) struct LogFlood;
 
+/// Severity of a policy's line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// One request's detail.
+    Debug,
+    /// A change worth knowing of.
+    Info,
+    /// For the operator's list.
+    Warn,
+    /// Something is broken.
+    Error,
+}
+
+/// A line that a policy wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// How bad it is.
+    pub level: LogLevel,
+    /// The text, cut at 1 KiB.
+    pub message: String,
+}
+
 /// The log of one policy, shared by its instances: bounded per second, counted in full.
 #[derive(Debug)]
 pub(crate) struct PolicyLog {
@@ -30,6 +52,8 @@ pub(crate) struct PolicyLog {
     second: AtomicU64,
     written: AtomicU64,
     suppressed: AtomicU64,
+    /// Keeps lines instead of writing them, for who tries a policy.
+    kept: Option<Mutex<Vec<LogLine>>>,
 }
 
 /// The data of one store.
@@ -53,6 +77,35 @@ impl PolicyLog {
             second: AtomicU64::new(0),
             written: AtomicU64::new(0),
             suppressed: AtomicU64::new(0),
+            kept: None,
+        }
+    }
+
+    /// A log that keeps its lines, for [`Self::take`].
+    pub(crate) fn keeping(policy: &str) -> Self {
+        Self { kept: Some(Mutex::new(Vec::new())), ..Self::new(policy) }
+    }
+
+    /// The lines kept since the last time.
+    pub(crate) fn take(&self) -> Vec<LogLine> {
+        let Some(kept) = &self.kept else {
+            return Vec::new();
+        };
+        std::mem::take(&mut kept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write(&self, line: LogLine) {
+        if let Some(kept) = &self.kept {
+            kept.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        } else if self.admit() {
+            let policy = &*self.policy;
+            let message = line.message.escape_debug();
+            match line.level {
+                LogLevel::Debug => tracing::debug!(policy, "{message}"),
+                LogLevel::Info => tracing::info!(policy, "{message}"),
+                LogLevel::Warn => tracing::warn!(policy, "{message}"),
+                LogLevel::Error => tracing::error!(policy, "{message}"),
+            }
         }
     }
 
@@ -138,22 +191,19 @@ impl ResourceLimiter for HostState {
 }
 
 impl host::Host for HostState {
-    fn log(&mut self, level: host::Level, message: String) -> wasmtime::Result<()> {
+    fn log(&mut self, level: host::Level, mut message: String) -> wasmtime::Result<()> {
         self.lines += 1;
         if self.lines > LOG_LINES_PER_CALL_MAX {
             return Err(LogFlood.into());
         }
-        if !self.log.admit() {
-            return Ok(());
-        }
-        let policy = &*self.log.policy;
-        let message = &message[..message.floor_char_boundary(LOG_LINE_BYTES_MAX)];
-        match level {
-            host::Level::Debug => tracing::debug!(policy, "{}", message.escape_debug()),
-            host::Level::Info => tracing::info!(policy, "{}", message.escape_debug()),
-            host::Level::Warn => tracing::warn!(policy, "{}", message.escape_debug()),
-            host::Level::Error => tracing::error!(policy, "{}", message.escape_debug()),
-        }
+        let level = match level {
+            host::Level::Debug => LogLevel::Debug,
+            host::Level::Info => LogLevel::Info,
+            host::Level::Warn => LogLevel::Warn,
+            host::Level::Error => LogLevel::Error,
+        };
+        message.truncate(message.floor_char_boundary(LOG_LINE_BYTES_MAX));
+        self.log.write(LogLine { level, message });
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ pub const FUNCTION_BYTES_MAX: usize = 256 << 10;
 pub const INTERFACE_VERSION: &str = "0.1.0";
 
 const PACKAGE: &str = "wicketgate:routing/";
+const POLICY: &str = "wicketgate:routing/policy@";
 
 /// What a component shows from outside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub struct Inspection {
     pub imports: Vec<String>,
     /// Names of its exports.
     pub exports: Vec<String>,
-    /// Version of the contract it was built for, such as `0.1.0`.
+    /// Version of the contract it was built for, such as `0.1.0`; empty if it is not built for any.
     pub interface_version: String,
     /// Functions in all its modules.
     pub functions: u32,
@@ -43,8 +44,18 @@ pub fn inspect(component: &[u8]) -> Result<Inspection, PrepareFailure> {
             "strip debug information, or write the policy in a language with a smaller runtime",
         ));
     }
-    let mut inspection = scan(component)?;
-    inspection.interface_version = exported_version(&inspection)?;
+    let inspection = scan(component)?;
+    if inspection.function_bytes_max > FUNCTION_BYTES_MAX {
+        return Err(refuse(
+            "TooLarge",
+            format!(
+                "a function has a body of {} bytes; at most {FUNCTION_BYTES_MAX} are compiled",
+                inspection.function_bytes_max
+            ),
+            "split the function, or turn large tables in code into data",
+        ));
+    }
+    check_version(&inspection)?;
     for import in &inspection.imports {
         check_import(import)?;
     }
@@ -60,7 +71,11 @@ pub(crate) fn refuse(
     PrepareFailure { reason, message: message.into(), config_path: None, remedy: remedy.into() }
 }
 
-fn scan(component: &[u8]) -> Result<Inspection, PrepareFailure> {
+/// Reads the outside of a component, without judging it.
+///
+/// # Errors
+/// `InvalidComponent`, when it is none.
+pub(crate) fn scan(component: &[u8]) -> Result<Inspection, PrepareFailure> {
     let mut inspection = Inspection::default();
     // How many modules and components we are inside of; the outermost component is 1.
     let mut depth = 0_u32;
@@ -89,42 +104,33 @@ fn scan(component: &[u8]) -> Result<Inspection, PrepareFailure> {
             }
             Payload::CodeSectionEntry(body) => {
                 inspection.functions += 1;
-                let bytes = body.range().len();
-                inspection.function_bytes_max = inspection.function_bytes_max.max(bytes);
-                check_function(bytes)?;
+                inspection.function_bytes_max = inspection.function_bytes_max.max(body.range().len());
             }
             _ => {}
         }
     }
+    let policy = inspection.exports.iter().find_map(|export| export.strip_prefix(POLICY));
+    inspection.interface_version = policy.unwrap_or_default().to_owned();
     Ok(inspection)
 }
 
-fn check_function(bytes: usize) -> Result<(), PrepareFailure> {
-    if bytes <= FUNCTION_BYTES_MAX {
+fn check_version(inspection: &Inspection) -> Result<(), PrepareFailure> {
+    let version = &inspection.interface_version;
+    if is_served(version) {
         return Ok(());
     }
-    Err(refuse(
-        "TooLarge",
-        format!("a function has a body of {bytes} bytes; at most {FUNCTION_BYTES_MAX} are compiled"),
-        "split the function, or turn large tables in code into data",
-    ))
-}
-
-/// The version in the name of the exported `policy` interface.
-fn exported_version(inspection: &Inspection) -> Result<String, PrepareFailure> {
-    let policy = format!("{PACKAGE}policy@");
-    let Some(version) = inspection.exports.iter().find_map(|export| export.strip_prefix(&policy)) else {
-        let exports = inspection.exports.join(", ");
-        return Err(refuse(
-            "WrongWorld",
-            format!("it does not export `{policy}{INTERFACE_VERSION}`; it exports: {}", or_nothing(&exports)),
-            "build it for the world `routing-policy` of wit/routing.wit",
-        ));
-    };
-    if is_served(version) {
-        return Ok(version.to_owned());
+    if !version.is_empty() {
+        return Err(wrong_version(version));
     }
-    Err(wrong_version(version))
+    let exports = inspection.exports.join(", ");
+    Err(refuse(
+        "WrongWorld",
+        format!(
+            "it does not export `{PACKAGE}policy@{INTERFACE_VERSION}`; it exports: {}",
+            or_nothing(&exports)
+        ),
+        "build it for the world `routing-policy` of wit/routing.wit",
+    ))
 }
 
 fn check_import(import: &str) -> Result<(), PrepareFailure> {

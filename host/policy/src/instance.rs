@@ -118,7 +118,8 @@ impl Recipe {
         }
     }
 
-    fn pick_fuel(&self, endpoints: usize) -> u64 {
+    /// Fuel of one `pick` over this many endpoints.
+    pub(crate) fn pick_fuel(&self, endpoints: usize) -> u64 {
         let permille = self.limits.fuel_permille.unwrap_or(1_000).clamp(1, FUEL_PERMILLE_MAX);
         let fuel = PICK_FUEL_BASE + PICK_FUEL_PER_ENDPOINT * endpoints as u64;
         fuel.saturating_mul(u64::from(permille)) / 1_000

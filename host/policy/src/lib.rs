@@ -7,6 +7,7 @@ mod answer;
 mod backoff;
 mod bindings;
 mod builtin;
+mod check;
 mod convert;
 mod description;
 mod engine;
@@ -20,13 +21,17 @@ mod made_up;
 mod probe;
 mod rank;
 mod ready;
+mod run;
+mod scenario;
 #[cfg(test)]
 mod testing;
 
 pub use builtin::names as builtin_names;
-pub use evaluate::{Evaluator, Note};
+pub use check::{Check, check, open};
+pub use evaluate::Evaluator;
+pub use host_state::{LogLevel, LogLine};
 pub use inspect::{COMPONENT_BYTES_MAX, FUNCTION_BYTES_MAX, INTERFACE_VERSION, Inspection, inspect};
-pub use library::{
-    COMPILE_DEADLINE_DEFAULT, INSTANCES_DEFAULT, Library, LibraryError, Options, digest, fetch,
-};
+pub use library::{COMPILE_DEADLINE_DEFAULT, INSTANCES_DEFAULT, Library, LibraryError, Options, digest};
 pub use probe::Probed;
+pub use run::{Answered, Decided, RunError, run};
+pub use scenario::{Role, Scenario, ScenarioEndpoint, ScenarioError, ScenarioPool, ScenarioRequest};

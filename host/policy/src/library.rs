@@ -27,7 +27,8 @@ use crate::instance::Recipe;
 use crate::probe;
 use crate::ready::{Compiled, Ready};
 
-pub use source::{digest, fetch};
+pub use source::digest;
+pub(crate) use source::{embedded, read_file};
 
 /// Default of `--policy-instances`: instances that live at once, over all workers.
 pub const INSTANCES_DEFAULT: u32 = 8_192;
@@ -176,11 +177,6 @@ impl Library {
             Some(State::Ready(compiled)) => Some(Arc::clone(compiled)),
             _ => None,
         }
-    }
-
-    /// An evaluator that keeps notes, for `policy run`.
-    pub(crate) fn noting_evaluator(&self) -> Evaluator {
-        Evaluator::with_notes(self.instances_per_worker())
     }
 
     fn instances_per_worker(&self) -> usize {
@@ -334,7 +330,7 @@ impl Shared {
     }
 
     /// Configures and probes, and says what came of it.
-    fn probe(&self, key: Key, compiled: &Compiled) {
+    fn probe(&self, key: &Key, compiled: &Compiled) {
         let recipe = Recipe {
             engine: self.linker.engine().clone(),
             pre: compiled.pre.clone(),
@@ -344,11 +340,11 @@ impl Shared {
         };
         let probed = probe::probe(&recipe, &compiled.description);
         let mut tables = self.tables();
-        if let Some(state) = tables.policies.get_mut(&key) {
+        if let Some(state) = tables.policies.get_mut(key) {
             *state = match probed {
-                Ok(_) => {
+                Ok(probed) => {
                     let id = self.next_id.fetch_add(1, Relaxed);
-                    State::Ready(Arc::new(Ready::new(id, compiled, recipe)))
+                    State::Ready(Arc::new(Ready::new(id, compiled, recipe, probed)))
                 }
                 Err(failure) => State::Failed(failure),
             };
@@ -387,8 +383,11 @@ fn spawn_prober(shared: &Arc<Shared>, probes: Receiver<Probe>) -> std::io::Resul
     let shared = Arc::clone(shared);
     let run = move || {
         while let Ok(Probe::Policy(key, compiled)) = probes.recv() {
-            shared.probe(key, &compiled);
+            shared.probe(&key, &compiled);
         }
     };
     thread::Builder::new().name("policy-probe".into()).spawn(run)
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use domain::request::{Fleet, RequestView};
 use domain::signal::{Signal, SignalSet};
 use http::HeaderName;
 
-use crate::answer::{self, Question};
+use crate::answer::{self, AnswerError, Question};
 use crate::bindings::wicketgate::routing::types;
 use crate::convert;
 use crate::inspect::refuse;
@@ -48,24 +48,31 @@ pub(crate) fn probe(recipe: &Recipe, description: &Description) -> Result<Probed
         description.headers.iter().map(|name| (name.clone(), "made-up")).collect();
     let cases = [case(0, description), case(1, description)];
     let mut probed = Probed { answers: Default::default(), fuel: [0; 2] };
+    let mut wrong = None;
     for order in [&[0, 1, 1, 0][..], &[1, 0]] {
         let mut instance = recipe.start(&pool).map_err(start_failure)?;
         for &which in order {
-            let (answer, fuel) = ask(&mut instance, &pool, &cases[which], &headers, description)?;
+            let (answer, checked) = ask(&mut instance, &pool, &cases[which], &headers, description)?;
+            wrong = wrong.or(checked.err());
             let before = &mut probed.answers[which];
             if before.is_empty() {
                 *before = answer;
-                probed.fuel[which] = fuel;
+                probed.fuel[which] = instance.fuel_used();
             } else if *before != answer {
-                return Err(refuse(
-                    "Impure",
-                    format!("asked the same twice it answered `{before}` and then `{answer}`"),
-                    "decide by the arguments alone: use `ticket` instead of a counter, `seed` instead of a generator",
-                ));
+                return Err(impure(before, &answer));
             }
         }
     }
-    Ok(probed)
+    // Purity comes first: an answer that depends on chance is wrong by chance too.
+    wrong.map_or(Ok(probed), |error| Err(probe_failed(&error)))
+}
+
+fn impure(before: &str, after: &str) -> PrepareFailure {
+    refuse(
+        "Impure",
+        format!("asked the same twice it answered `{before}` and then `{after}`"),
+        "decide by the arguments alone: use `ticket` instead of a counter, `seed` instead of a generator",
+    )
 }
 
 /// Why a policy that does not start does not load.
@@ -90,13 +97,14 @@ fn probe_failed(error: &impl fmt::Display) -> PrepareFailure {
     )
 }
 
+/// The answer as text, and whether it is within the contract.
 fn ask(
     instance: &mut Instance,
     pool: &Pool,
     case: &Case,
     headers: &[(HeaderName, &str)],
     description: &Description,
-) -> Result<(String, u64), PrepareFailure> {
+) -> Result<(String, Result<(), AnswerError>), PrepareFailure> {
     let mut columns = Vec::new();
     convert::columns(&case.fleet, description, &mut columns);
     let request = RequestView { excluded: &case.excluded, headers, ..case.request };
@@ -105,8 +113,7 @@ fn ask(
     // Debug text tells every number apart and calls all NaN the same.
     let answer = format!("{decision:?}");
     let question = Question { pool, excluded: &case.excluded, scores: case.scores.as_deref() };
-    answer::check(decision, question).map_err(|error| probe_failed(&error))?;
-    Ok((answer, instance.fuel_used()))
+    Ok((answer, answer::check(decision, question).map(drop)))
 }
 
 /// Engines that can do everything, so that no answer is refused for a role.

@@ -79,3 +79,6 @@ impl Ranking<'_> {
         inflight / endpoint.spec.weight.max(1) as f32
     }
 }
+
+#[cfg(test)]
+mod tests;

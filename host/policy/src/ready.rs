@@ -8,13 +8,12 @@ use domain::policy::{Description, Digest, PolicyLimits, Prepared};
 
 use crate::bindings::RoutingPolicyPre;
 use crate::host_state::HostState;
-use crate::inspect::Inspection;
 use crate::instance::Recipe;
+use crate::probe::Probed;
 
 /// A compiled component of the right world that says sensible things of itself.
 pub(crate) struct Compiled {
     pub(crate) digest: Digest,
-    pub(crate) inspection: Inspection,
     pub(crate) description: Arc<Description>,
     pub(crate) pre: RoutingPolicyPre<HostState>,
 }
@@ -26,11 +25,12 @@ pub(crate) struct Ready {
     pub(crate) digest: Digest,
     pub(crate) description: Arc<Description>,
     pub(crate) recipe: Recipe,
+    pub(crate) probed: Probed,
 }
 
 impl Ready {
-    pub(crate) fn new(id: u64, compiled: &Compiled, recipe: Recipe) -> Self {
-        Self { id, digest: compiled.digest, description: Arc::clone(&compiled.description), recipe }
+    pub(crate) fn new(id: u64, compiled: &Compiled, recipe: Recipe, probed: Probed) -> Self {
+        Self { id, digest: compiled.digest, description: Arc::clone(&compiled.description), recipe, probed }
     }
 
     /// Bounds it runs in.

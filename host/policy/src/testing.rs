@@ -17,8 +17,9 @@ use crate::library::{Library, Options};
 use crate::made_up;
 
 /// Compiling takes long in a debug build: each component is compiled once for all tests.
-pub(crate) static LIBRARY: LazyLock<Library> =
-    LazyLock::new(|| Library::new(Options { instances: 64, ..Options::default() }).unwrap());
+pub(crate) static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
+    Library::new(Options { instances: 64, directory: "/".into(), ..Options::default() }).unwrap()
+});
 
 /// A component of `target/policies`, such as `testing/hostile`.
 pub(crate) fn component(name: &str) -> PathBuf {
@@ -29,7 +30,7 @@ pub(crate) fn component(name: &str) -> PathBuf {
         "{} is missing: build the policies first with `cargo run --manifest-path policies/Cargo.toml -p build`",
         path.display()
     );
-    path
+    path.canonicalize().unwrap()
 }
 
 /// An entry for a component with settings; active, next policy on failure.
@@ -44,11 +45,6 @@ pub(crate) fn spec(name: &str, config: &str) -> EntrySpec {
         failure_mode: FailureMode::NextPolicy,
         mode: Mode::Active,
     }
-}
-
-/// The hostile guest, honest in the probe's four calls, then as its name says.
-pub(crate) fn hostile(behaviour: &str) -> EntrySpec {
-    spec("testing/hostile", &format!(r#"{{"behaviour":"{behaviour}","after":4}}"#))
 }
 
 pub(crate) fn entry(spec: EntrySpec) -> Entry {
@@ -90,6 +86,37 @@ pub(crate) fn request(ticket: u64) -> RequestView<'static> {
     }
 }
 
+/// A component with one function whose body has this many bytes.
+pub(crate) fn component_with_function(bytes: usize) -> Vec<u8> {
+    fn section(id: u8, content: &[u8]) -> Vec<u8> {
+        let mut section = vec![id];
+        leb(content.len(), &mut section);
+        section.extend(content);
+        section
+    }
+    fn leb(mut number: usize, out: &mut Vec<u8>) {
+        while number >= 0x80 {
+            out.push((number % 0x80) as u8 | 0x80);
+            number /= 0x80;
+        }
+        out.push(number as u8);
+    }
+    // No locals, `nop` again and again, `end`.
+    let mut body = vec![0];
+    body.resize(bytes - 1, 0x01);
+    body.push(0x0b);
+    let mut code = vec![1];
+    leb(body.len(), &mut code);
+    code.extend(body);
+    let mut module = b"\0asm\x01\0\0\0".to_vec();
+    module.extend(section(1, &[1, 0x60, 0, 0]));
+    module.extend(section(3, &[1, 0]));
+    module.extend(section(10, &code));
+    let mut component = b"\0asm\x0d\0\x01\0".to_vec();
+    component.extend(section(1, &module));
+    component
+}
+
 /// A fleet in which every signal is 0, but for weights of 1.
 pub(crate) fn idle(pool: &Pool) -> Fleet {
     let set: SignalSet = Signal::ALL.into_iter().collect();
@@ -100,7 +127,7 @@ pub(crate) fn idle(pool: &Pool) -> Fleet {
 }
 
 pub(crate) fn evaluator() -> Evaluator {
-    Evaluator::with_notes(16)
+    Evaluator::new(16)
 }
 
 /// Decides one request over an idle fleet.

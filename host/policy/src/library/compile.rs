@@ -14,7 +14,7 @@ use wasmtime::component::{Component, Linker};
 use crate::bindings::RoutingPolicyPre;
 use crate::description;
 use crate::host_state::{HostState, PolicyLog};
-use crate::inspect::{self, Inspection, refuse};
+use crate::inspect::{self, refuse};
 use crate::instance::Recipe;
 use crate::library::source::Bytes;
 use crate::probe;
@@ -110,11 +110,11 @@ fn spawn(job: Job, attempt: u64, linker: Linker<HostState>, done: Sender<Message
 }
 
 fn compile(job: &Job, linker: &Linker<HostState>) -> Result<Compiled, PrepareFailure> {
-    let inspection = inspect::inspect(&job.bytes)?;
+    inspect::inspect(&job.bytes)?;
     let component = Component::new(linker.engine(), &*job.bytes).map_err(inspect::invalid)?;
     let pre = link(&component, linker)?;
     let description = describe(job, &pre, linker.engine())?;
-    Ok(Compiled { digest: job.digest, inspection, description: Arc::new(description), pre })
+    Ok(Compiled { digest: job.digest, description: Arc::new(description), pre })
 }
 
 fn link(
@@ -155,11 +155,4 @@ fn describe(
         ));
     }
     description::check(first)
-}
-
-impl Compiled {
-    /// What is known of it from outside.
-    pub(crate) fn inspection(&self) -> &Inspection {
-        &self.inspection
-    }
 }

@@ -1,4 +1,4 @@
-//! Where components come from: the binary itself, files, and bytes from configuration. Also `fetch` for the command line.
+//! Where components come from: the binary itself, files, and bytes from configuration.
 
 use std::collections::HashMap;
 use std::fs;
@@ -68,7 +68,8 @@ struct Stamp {
 impl Sources {
     /// Relative paths count from `root`.
     pub(crate) fn new(root: PathBuf) -> Self {
-        Self { root, ..Self::default() }
+        // Without a working directory, relative paths stay as they are.
+        Self { root: std::path::absolute(&root).unwrap_or(root), ..Self::default() }
     }
 
     /// Digest of the component as it is now; and its bytes, where they had to be read to know it.
@@ -122,8 +123,7 @@ impl Sources {
 
     fn file(&mut self, path: &Path) -> Result<(Digest, Option<Bytes>), PrepareFailure> {
         let full = resolve(&self.root, path)?;
-        let unreadable = |error: io::Error| fetch_failed(&full, &error);
-        let metadata = fs::metadata(&full).map_err(unreadable)?;
+        let metadata = fs::metadata(&full).map_err(|error| fetch_failed(&full, &error))?;
         let stamp = Stamp::of(&metadata);
         if let Some(known) = self.files.get(path)
             && known.settled
@@ -131,9 +131,7 @@ impl Sources {
         {
             return Ok((known.digest, None));
         }
-        check_size(metadata.len())?;
-        let bytes: Arc<[u8]> = fs::read(&full).map_err(unreadable)?.into();
-        check_size(bytes.len() as u64)?;
+        let bytes: Arc<[u8]> = read_file(&full)?.into();
         let digest = digest(&bytes);
         let settled =
             stamp.modified.and_then(|modified| modified.elapsed().ok()).is_some_and(|age| age > SETTLED);
@@ -152,24 +150,23 @@ impl Stamp {
     }
 }
 
-/// The component that a source names, read now.
+/// A file's bytes, if it is no larger than a component may be.
 ///
 /// # Errors
 /// `FetchFailed` or `TooLarge`.
-pub fn fetch(source: &PolicySource, root: &Path) -> Result<Vec<u8>, PrepareFailure> {
-    match source {
-        PolicySource::Builtin(name) => Ok(embedded(name.as_str())?.1.to_vec()),
-        PolicySource::Bytes { bytes, .. } => Ok(bytes.to_vec()),
-        PolicySource::File(path) => {
-            let full = resolve(root, path)?;
-            let unreadable = |error: io::Error| fetch_failed(&full, &error);
-            check_size(fs::metadata(&full).map_err(unreadable)?.len())?;
-            fs::read(&full).map_err(unreadable)
-        }
-    }
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, PrepareFailure> {
+    let unreadable = |error: io::Error| fetch_failed(path, &error);
+    check_size(fs::metadata(path).map_err(unreadable)?.len())?;
+    let bytes = fs::read(path).map_err(unreadable)?;
+    check_size(bytes.len() as u64)?;
+    Ok(bytes)
 }
 
-fn embedded(name: &str) -> Result<(&'static str, &'static [u8]), PrepareFailure> {
+/// Name and bytes of a built-in policy.
+///
+/// # Errors
+/// `FetchFailed`, which names those there are.
+pub(crate) fn embedded(name: &str) -> Result<(&'static str, &'static [u8]), PrepareFailure> {
     if let (Some(bytes), Some(name)) =
         (builtin::component(name), builtin::names().find(|known| *known == name))
     {
@@ -186,16 +183,17 @@ fn embedded(name: &str) -> Result<(&'static str, &'static [u8]), PrepareFailure>
     Err(refuse("FetchFailed", format!("there is no built-in policy `{name}`"), remedy))
 }
 
-/// Paths stay below the policy directory unless they are absolute.
+/// Where a path leads from `root`, which it must not leave. Symbolic links may: mounted volumes are made of them.
 fn resolve(root: &Path, path: &Path) -> Result<PathBuf, PrepareFailure> {
-    if path.is_relative() && path.components().any(|part| part == Component::ParentDir) {
+    let full = root.join(path);
+    if path.components().any(|part| part == Component::ParentDir) || !full.starts_with(root) {
         return Err(refuse(
             "FetchFailed",
             format!("`{}` leaves the policy directory", path.display()),
             "name a file below the policy directory",
         ));
     }
-    Ok(root.join(path))
+    Ok(full)
 }
 
 fn fetch_failed(path: &Path, error: &io::Error) -> PrepareFailure {

@@ -1,0 +1,194 @@
+use std::fs;
+use std::sync::atomic::AtomicUsize;
+
+use domain::policy::{FailureMode, Mode, PolicySource};
+
+use super::*;
+use crate::inspect;
+use crate::testing::*;
+
+fn library() -> Library {
+    Library::new(Options { instances: 8, directory: "/".into(), ..Options::default() }).unwrap()
+}
+
+fn bytes(name: &str, bytes: Vec<u8>) -> EntrySpec {
+    let source = PolicySource::Bytes { origin: name.into(), bytes: bytes.into() };
+    EntrySpec {
+        name: PolicyName::from(name),
+        source,
+        sha256: None,
+        config: "{}".into(),
+        limits: PolicyLimits::default(),
+        failure_mode: FailureMode::NextPolicy,
+        mode: Mode::Active,
+    }
+}
+
+fn failure(spec: &EntrySpec) -> PrepareFailure {
+    LIBRARY.prepare_now(spec).expect_err("it must not load")
+}
+
+#[test]
+fn what_does_not_load_says_why_and_what_to_do() {
+    let hostile = |config: &str| spec("testing/hostile", config);
+    let broken = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2);
+    let mut half = fs::read(component("round-robin")).unwrap();
+    broken(&mut half);
+    let builtin =
+        EntrySpec { source: PolicySource::Builtin(PolicyName::from("no-such")), ..spec("round-robin", "{}") };
+    let wrong_digest = EntrySpec { sha256: Some("00".repeat(32).into()), ..spec("round-robin", "{}") };
+    let tiny = PolicyLimits { memory_bytes: Some(64 << 10), fuel_permille: None };
+    let cases = [
+        (spec("testing/wrong-world", "{}"), "WrongWorld", "wit/routing.wit"),
+        (spec("testing/future-version", "{}"), "WrongWorld", "0.1.0"),
+        (spec("testing/ungranted-import", "{}"), "ImportNotGranted", "wasm32-unknown-unknown"),
+        (spec("testing/unknown-signal", "{}"), "UnknownSignal", "kv-usage"),
+        (spec("testing/forbidden-header", "{}"), "InvalidComponent", "credentials"),
+        (bytes("half", half), "InvalidComponent", "validate"),
+        (bytes("module", b"\0asm\x01\0\0\0".to_vec()), "InvalidComponent", "component new"),
+        (bytes("empty", Vec::new()), "InvalidComponent", "validate"),
+        (bytes("large", vec![0; inspect::COMPONENT_BYTES_MAX + 1]), "TooLarge", "debug information"),
+        (
+            bytes("exports-nothing", component_with_function(inspect::FUNCTION_BYTES_MAX)),
+            "WrongWorld",
+            "routing-policy",
+        ),
+        (bytes("straight", component_with_function(inspect::FUNCTION_BYTES_MAX + 1)), "TooLarge", "split"),
+        (hostile(r#"{"behaviour":"refuse-config"}"#), "ConfigRejected", "policy check"),
+        (hostile(r#"{"behaviour":"impure"}"#), "Impure", "ticket"),
+        (hostile(r#"{"behaviour":"loop"}"#), "ProbeFailed", "policy check"),
+        (hostile(r#"{"behaviour":"loop","when":"sync"}"#), "ProbeFailed", "policy check"),
+        (hostile(r#"{"behaviour":"panic","when":"configure"}"#), "ProbeFailed", "policy check"),
+        (hostile(r#"{"behaviour":"nan-scores"}"#), "ProbeFailed", "policy run"),
+        (EntrySpec { limits: tiny, ..hostile("{}") }, "ProbeFailed", ""),
+        (builtin, "FetchFailed", "round-robin"),
+        (wrong_digest, "DigestMismatch", "sha256"),
+        (
+            EntrySpec { source: PolicySource::File("/no/such.wasm".into()), ..hostile("{}") },
+            "FetchFailed",
+            "put",
+        ),
+        (
+            EntrySpec { source: PolicySource::File("../up.wasm".into()), ..hostile("{}") },
+            "FetchFailed",
+            "below",
+        ),
+    ];
+    for (spec, reason, remedy) in cases {
+        let failure = failure(&spec);
+        assert_eq!(failure.reason, reason, "{failure:?}");
+        assert!(failure.remedy.contains(remedy), "{remedy:?} in {failure:?}");
+        assert_eq!(failure.config_path.is_some(), reason == "ConfigRejected", "{failure:?}");
+    }
+}
+
+#[test]
+fn a_refused_configuration_names_the_place() {
+    let failure = failure(&spec("testing/hostile", r#"{"when":"later"}"#));
+    assert_eq!(failure.config_path.as_deref(), Some("/when"));
+}
+
+#[test]
+fn equal_specs_share_one_policy_and_the_right_digest_is_accepted() {
+    let one = LIBRARY.ready_now(&spec("round-robin", "{}")).unwrap();
+    let sha256 = Some(one.digest.to_string().into());
+    let same = EntrySpec {
+        sha256,
+        failure_mode: FailureMode::Reject,
+        mode: Mode::Shadow,
+        ..spec("round-robin", "{}")
+    };
+    assert!(Arc::ptr_eq(&one, &LIBRARY.ready_now(&same).unwrap()));
+    let other = spec("round-robin", r#"{"pool":{}}"#);
+    assert!(!Arc::ptr_eq(&one, &LIBRARY.ready_now(&other).unwrap()));
+}
+
+#[test]
+fn a_changed_file_is_prepared_again_and_a_broken_one_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mine.wasm");
+    let place = |name: &str| {
+        // As editors and mounted volumes do: a new file takes the place of the old one.
+        fs::copy(component(name), folder.path().join("new")).unwrap();
+        fs::rename(folder.path().join("new"), &file).unwrap();
+    };
+    let directory = folder.path().to_owned();
+    let library = Library::new(Options { instances: 8, directory, ..Options::default() }).unwrap();
+    let spec = EntrySpec { source: PolicySource::File("mine.wasm".into()), ..spec("round-robin", "{}") };
+    place("round-robin");
+    let first = library.prepare_now(&spec).unwrap();
+    assert_eq!(first.description().name, "round-robin");
+    let again = library.prepare_now(&spec).unwrap();
+    assert!(Arc::ptr_eq(&first, &again), "unchanged");
+    place("least-in-flight");
+    assert_eq!(library.prepare_now(&spec).unwrap().description().name, "least-in-flight");
+    fs::write(&file, "not a component").unwrap();
+    assert_eq!(library.prepare_now(&spec).unwrap_err().reason, "InvalidComponent");
+    place("round-robin");
+    assert_eq!(library.prepare_now(&spec).unwrap().description().name, "round-robin");
+    assert_eq!(first.description().name, "round-robin", "who holds an old one keeps it");
+}
+
+#[test]
+fn preparing_does_not_wait_and_says_when_it_is_worth_asking_again() {
+    let library = library();
+    let (sender, woken) = mpsc::channel();
+    library.on_change(Box::new(move || sender.send(()).unwrap()));
+    let good = spec("least-in-flight", "{}");
+    assert!(matches!(library.prepare(&good), Preparation::Pending));
+    assert!(matches!(library.prepare(&good), Preparation::Pending), "asking again begins nothing again");
+    woken.recv().unwrap();
+    assert!(matches!(library.prepare(&good), Preparation::Ready(_)));
+    let bad = spec("testing/unknown-signal", "{}");
+    assert!(matches!(library.prepare(&bad), Preparation::Pending));
+    woken.recv().unwrap();
+    assert!(matches!(library.prepare(&bad), Preparation::Failed(_)));
+    assert!(woken.try_recv().is_err(), "once each");
+}
+
+#[test]
+fn what_no_live_spec_needs_is_forgotten() {
+    let library = library();
+    let kept = Arc::new(spec("round-robin", "{}"));
+    let dropped = spec("least-in-flight", "{}");
+    let first = library.ready_now(&kept).unwrap();
+    let weak = Arc::downgrade(&library.ready_now(&dropped).unwrap());
+    library.retain(&[Arc::clone(&kept)]);
+    assert!(weak.upgrade().is_none(), "nobody holds it any more");
+    assert!(Arc::ptr_eq(&first, &library.ready_now(&kept).unwrap()));
+    let tables = library.shared.tables();
+    assert_eq!((tables.components.len(), tables.policies.len()), (1, 1));
+}
+
+#[test]
+fn a_compilation_over_its_deadline_fails_and_holds_up_nothing() {
+    let options = Options {
+        instances: 8,
+        directory: "/".into(),
+        compile_deadline: Duration::ZERO,
+        ..Options::default()
+    };
+    let library = Library::new(options).unwrap();
+    for name in ["round-robin", "least-in-flight", "load-aware", "prefix-hash"] {
+        let failure = library.prepare_now(&spec(name, "{}")).unwrap_err();
+        assert_eq!(failure.reason, "TooLarge", "{failure:?}");
+    }
+}
+
+#[test]
+fn many_threads_asking_for_one_component_compile_it_once() {
+    let library = library();
+    let wakes = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&wakes);
+    library.on_change(Box::new(move || {
+        counted.fetch_add(1, Relaxed);
+    }));
+    let spec = spec("round-robin", "{}");
+    let ready: Vec<Arc<Ready>> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| library.ready_now(&spec).unwrap())).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(ready.iter().all(|policy| Arc::ptr_eq(policy, &ready[0])));
+    drop(library);
+    assert_eq!(wakes.load(Relaxed), 1);
+}
