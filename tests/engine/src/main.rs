@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use engine::core::CoreConfig;
 use engine::fleet::{self, FleetConfig, Report, router_by_name};
-use engine::http::{Accept, Config, Engine, EngineHandle, Fault, MetricsPage};
+use engine::http::{Canned, Config, Engine, EngineHandle, Fault, MetricsPage, Mode};
 use engine::workload::{self, Mooncake, Shape, Workload};
 
 #[derive(Parser)]
@@ -46,7 +46,13 @@ struct Serve {
     /// Answer at once instead of simulating.
     #[arg(long)]
     flat: bool,
-    /// With --flat: milliseconds between tokens.
+    /// Answer everyone with the same bytes, unread: the cheapest peer for a benchmark.
+    #[arg(long, conflicts_with = "flat")]
+    canned: bool,
+    /// With --canned: chunks of a stream.
+    #[arg(long, default_value_t = 16)]
+    chunks: u32,
+    /// With --flat or --canned: milliseconds between tokens or chunks.
     #[arg(long, default_value_t = 0)]
     interval_ms: u64,
     /// A fault for every request, as in the x-engine-fault header: hang, close, cut=100, status=503, …
@@ -146,13 +152,16 @@ async fn serve(args: &Serve) -> anyhow::Result<()> {
             ..Config::default()
         };
         let interval = Duration::from_millis(args.interval_ms);
-        let config = match args.flat {
-            true => config.paced(interval, interval),
-            false => config.simulated(args.core.config()),
+        let config = if args.canned {
+            let canned = Canned { chunks: args.chunks, interval, ..Canned::default() };
+            Config { mode: Mode::Canned(canned), log_max: 0, ..config }
+        } else if args.flat {
+            config.paced(interval, interval)
+        } else {
+            config.simulated(args.core.config())
         };
         let engine = Engine::start(config).await.with_context(|| format!("cannot listen on {listen}"))?;
         engine.set_fault(args.fault.clone());
-        engine.set_accept(Accept::Serve).await;
         say(&format!("engine {} serves {}", engine.url(), args.model.join(", ")));
         engines.push(engine);
     }

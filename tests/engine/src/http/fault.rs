@@ -41,6 +41,8 @@ pub enum Fault {
         /// More headers, for example `retry-after`.
         headers: Vec<(String, String)>,
     },
+    /// Answers this status before it has read the body, and logs the request without one. \[`early=CODE`\]
+    Early(u16),
     /// Sends bytes that are not HTTP and closes. \[`garbage`\]
     Garbage,
     /// Encodes the body with gzip, whatever the client accepts. \[`gzip`\]
@@ -94,6 +96,10 @@ impl FromStr for Fault {
             "slow" => Self::SlowChunks(millis()?),
             "status" => match value.parse() {
                 Ok(code @ 200..=599) => Self::status(code),
+                _ => return Err(unknown()),
+            },
+            "early" => match value.parse() {
+                Ok(code @ 200..=599) => Self::Early(code),
                 _ => return Err(unknown()),
             },
             "garbage" => Self::Garbage,

@@ -65,7 +65,7 @@ enum Next {
 
 /// Where tokens come from.
 enum Tokens {
-    Core(Ticket),
+    Core { ticket: Ticket, admitted: bool },
     Timer { sent: u32, first: Duration, interval: Duration },
 }
 
@@ -78,9 +78,14 @@ enum Progress {
 impl Tokens {
     async fn next(&mut self) -> Progress {
         match self {
-            Self::Core(ticket) => loop {
+            Self::Core { ticket, admitted } => loop {
                 match ticket.next().await {
-                    Some(EventKind::Admitted { cached_tokens }) => return Progress::Cached(cached_tokens),
+                    // After a preemption it is admitted again and finds its own blocks; that is no saving.
+                    Some(EventKind::Admitted { cached_tokens }) => {
+                        if !std::mem::replace(admitted, true) {
+                            return Progress::Cached(cached_tokens);
+                        }
+                    }
                     Some(EventKind::Token { n }) => return Progress::Token(n),
                     Some(EventKind::Preempted) => {}
                     Some(EventKind::Finished) | None => return Progress::Lost,
@@ -128,7 +133,7 @@ impl Job {
                 let prompt_tokens = prompt.tokens;
                 let work = Work { blocks: prompt.blocks.into(), prompt_tokens, output_tokens: total };
                 match simulator.submit(work) {
-                    Ok(ticket) => Tokens::Core(ticket),
+                    Ok(ticket) => Tokens::Core { ticket, admitted: false },
                     Err(Rejected::TooLong) => {
                         let message = "The request needs more KV cache than this engine has";
                         return Err(error(StatusCode::BAD_REQUEST, message, None));
@@ -178,11 +183,7 @@ impl Job {
         }
         loop {
             match self.tokens.next().await {
-                // After a preemption it is admitted again and finds its own blocks; that is no saving.
-                Progress::Cached(tokens) if self.usage.cached_tokens == 0 => {
-                    self.usage.cached_tokens = tokens;
-                }
-                Progress::Cached(_) => {}
+                Progress::Cached(tokens) => self.usage.cached_tokens = tokens,
                 Progress::Lost => return None,
                 Progress::Token(n) => {
                     if n == self.total {

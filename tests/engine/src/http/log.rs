@@ -147,7 +147,7 @@ impl Open {
     }
 
     /// Enters the complete request into the log.
-    pub(super) fn receive(&mut self, request: Received) {
+    pub(super) fn receive(&mut self, request: impl FnOnce() -> Received) {
         let max = self.shared.config.log_max;
         if max > 0 {
             let mut log = lock(&self.shared.log);
@@ -157,7 +157,7 @@ impl Open {
             if entries.len() == max {
                 entries.pop_front();
             }
-            entries.push_back(Received { id, ..request });
+            entries.push_back(Received { id, ..request() });
             self.entry = Some(id);
         }
         self.shared.counts.send_modify(|counts| match self.is_probe {

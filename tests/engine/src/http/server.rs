@@ -22,7 +22,7 @@ use super::answer::{Answer, Call, answer, error, is_probe};
 use super::body::{AnswerBody, BodyFault, Source, collect};
 use super::fault::{Accept, FAULT_HEADER, Fault, GARBAGE};
 use super::log::{Open, Outcome, Received};
-use super::wire::{Control, Then, Wire, lock};
+use super::wire::{Control, Socket, Then, Wire, lock};
 
 const BACKLOG: u32 = 4_096;
 
@@ -147,12 +147,22 @@ async fn serve(shared: &Arc<Shared>, stream: TcpStream, id: u64) {
     // Without it small chunks would wait for acknowledgements.
     let _ = stream.set_nodelay(true);
     let control = Arc::new(Control::default());
-    let wire = TokioIo::new(Wire::new(stream, control.clone()));
+    match &shared.tls {
+        None => serve_http(shared, (Wire::new(stream, control.clone()), control), id).await,
+        Some(tls) => {
+            // A client that cannot agree on TLS leaves nothing to serve.
+            let Ok(stream) = tls.accept(stream).await else { return };
+            serve_http(shared, (Wire::new(stream, control.clone()), control), id).await;
+        }
+    }
+}
+
+async fn serve_http<S: Socket>(shared: &Arc<Shared>, (wire, control): (Wire<S>, Arc<Control>), id: u64) {
     let service = service_fn(|request| {
         let (shared, control) = (shared.clone(), control.clone());
         async move { respond(shared, control, id, request).await }
     });
-    let mut connection = std::pin::pin!(http1::Builder::new().serve_connection(wire, service));
+    let mut connection = std::pin::pin!(http1::Builder::new().serve_connection(TokioIo::new(wire), service));
     let Some(keep_alive) = shared.config.keep_alive else {
         // Whatever ended it has been counted where it happened.
         let _ = connection.await;
@@ -203,6 +213,13 @@ async fn respond(
     let (head, body) = request.into_parts();
     let is_probe = is_probe(&head.method, head.uri.path());
     let mut open = Open::new(&shared, &control, is_probe);
+    let fault = fault_of(&shared, &head.headers, is_probe);
+    let origin = (connection, on_connection);
+    if let Ok(Fault::Early(code)) = &fault {
+        open.receive(|| received(&shared, &head, origin, &Bytes::new()));
+        let answer = scripted_status(*code, None);
+        return Ok(response(&shared, &head, answer, BodyFault::default(), (open, control)));
+    }
     let body = match Limited::new(body, shared.config.body_bytes_max).collect().await {
         Ok(body) => body.to_bytes(),
         Err(problem) if problem.is::<LengthLimitError>() => {
@@ -212,24 +229,8 @@ async fn respond(
         // The client left in the middle of its body; nothing more can be sent.
         Err(_) => return Err(Hangup),
     };
-    open.receive(Received {
-        id: 0,
-        connection,
-        on_connection,
-        at: shared.elapsed(),
-        method: head.method.clone(),
-        target: head.uri.path_and_query().map_or_else(|| head.uri.path().to_owned(), ToString::to_string),
-        headers: head.headers.clone(),
-        body: body.slice(..body.len().min(shared.config.log_body_bytes_max)),
-        body_bytes: body.len() as u64,
-        status: None,
-        sent_bytes: 0,
-        sent_chunks: 0,
-        chunk_times: Vec::new(),
-        outcome: Outcome::Open,
-        ended_at: None,
-    });
-    let fault = match fault_of(&shared, &head.headers, is_probe) {
+    open.receive(|| received(&shared, &head, origin, &body));
+    let fault = match fault {
         Ok(fault) => fault,
         Err(answer) => return Ok(response(&shared, &head, answer, BodyFault::default(), (open, control))),
     };
@@ -255,6 +256,31 @@ async fn respond(
     let mut response = response(&shared, &head, answered, body_fault(&fault), (open, control));
     add_headers(&fault, response.headers_mut());
     Ok(response)
+}
+
+fn received(
+    shared: &Shared,
+    head: &http::request::Parts,
+    (connection, on_connection): (u64, u32),
+    body: &Bytes,
+) -> Received {
+    Received {
+        id: 0,
+        connection,
+        on_connection,
+        at: shared.elapsed(),
+        method: head.method.clone(),
+        target: head.uri.path_and_query().map_or_else(|| head.uri.path().to_owned(), ToString::to_string),
+        headers: head.headers.clone(),
+        body: body.slice(..body.len().min(shared.config.log_body_bytes_max)),
+        body_bytes: body.len() as u64,
+        status: None,
+        sent_bytes: 0,
+        sent_chunks: 0,
+        chunk_times: Vec::new(),
+        outcome: Outcome::Open,
+        ended_at: None,
+    }
 }
 
 fn fault_of(shared: &Shared, headers: &http::HeaderMap, is_probe: bool) -> Result<Fault, Answer> {

@@ -230,6 +230,9 @@ async fn faults_that_answer_do_it_as_asked() {
     let (head, bytes) = send(&engine, chat("interim=2", hello(false))).await;
     assert_eq!((head.status.as_u16(), bytes.len()), (200, body.len()));
 
+    let (head, _) = send(&engine, chat("early=413", hello(false))).await;
+    assert_eq!((head.status.as_u16(), engine.last_request().unwrap().body_bytes), (413, 0));
+
     let (head, _) = send(&engine, chat("nonsense", hello(false))).await;
     assert_eq!(head.status.as_u16(), 400);
 }
@@ -406,4 +409,63 @@ async fn multipart_is_told_back_byte_for_byte() {
     let answer: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(answer["received"][1]["bytes"], 4, "{answer}");
     assert_eq!(engine.last_request().unwrap().body, form);
+}
+
+#[tokio::test]
+async fn engine_speaks_tls_with_the_certificate_it_was_given() {
+    use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let tls = Tls { certificates: made.cert.pem(), key: made.signing_key.serialize_pem() };
+    let engine = start(Config { tls: Some(tls.clone()), ..Config::default() }).await;
+    assert!(engine.url().starts_with("https://127.0.0.1:"));
+
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(tls.certificates.as_bytes()).unwrap()).unwrap();
+    let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+    let stream = TcpStream::connect(engine.addr()).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = connector.connect(name, stream).await.unwrap();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let response = sender.send_request(request("POST", CHAT, &[], &hello(false))).await.unwrap();
+    assert_eq!(response.status(), 200);
+
+    let nonsense = Tls { certificates: "x".into(), key: "y".into() };
+    assert!(Engine::start(Config { tls: Some(nonsense), ..Config::default() }).await.is_err());
+}
+
+#[tokio::test]
+async fn prompts_of_a_workload_hit_over_http_as_often_as_in_the_core() {
+    use crate::workload::{Mooncake, mooncake};
+
+    const SCALE: u32 = 16;
+    let workload = mooncake(Mooncake { requests: 120, requests_per_second: 10.0, seed: 5 });
+    let core =
+        CoreConfig { step_tokens_max: 1 << 20, ..quick() }.with_kv_tokens(400_000, workload.block_tokens);
+    let config = Config { bytes_per_token: workload.bytes_per_token(SCALE), ..Config::default() };
+    let engine = start(config.simulated(core.clone())).await;
+    let mut pure = Core::new(core);
+    let (mut over_http, mut in_core) = (0, 0);
+    for (at, request) in workload.requests.iter().enumerate() {
+        let mut work = request.work();
+        work.output_tokens = 1;
+        let now = Duration::from_secs(at as u64 * 100);
+        pure.advance(now, &mut Vec::new());
+        pure.submit(now, work).unwrap();
+        pure.advance(now + Duration::from_secs(99), &mut Vec::new());
+
+        let mut body: Value =
+            serde_json::from_slice(&workload.chat_body(request, SCALE, ("m", false))).unwrap();
+        body["max_tokens"] = json!(1);
+        let (_, answer) = json_of(&engine, "POST", CHAT, body).await;
+        over_http += answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();
+        in_core = pure.totals().cached_tokens;
+    }
+    assert!(in_core > 100_000, "{in_core}");
+    // The role before the text shifts blocks by some bytes: a prefix may miss its last block.
+    let off = in_core.abs_diff(over_http) as f64 / in_core as f64;
+    assert!(off < 0.02, "{over_http} over HTTP, {in_core} in the core");
 }

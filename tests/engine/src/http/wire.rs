@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio_rustls::server::TlsStream;
 
 /// Shared between a connection's socket and the requests on it.
 #[derive(Debug, Default)]
@@ -61,15 +62,32 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The socket.
+/// A stream over a socket that can be reset.
+pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin {
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Socket for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Socket for TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+/// The socket, or TLS over it.
 #[derive(Debug)]
-pub(super) struct Wire {
-    stream: TcpStream,
+pub(super) struct Wire<S> {
+    stream: S,
     control: std::sync::Arc<Control>,
 }
 
-impl Wire {
-    pub(super) fn new(stream: TcpStream, control: std::sync::Arc<Control>) -> Self {
+impl<S: Socket> Wire<S> {
+    pub(super) fn new(stream: S, control: std::sync::Arc<Control>) -> Self {
         Self { stream, control }
     }
 
@@ -88,7 +106,7 @@ impl Wire {
             match *then {
                 Then::Continue => *instead = None,
                 Then::Reset => {
-                    self.stream.set_zero_linger()?;
+                    self.stream.tcp().set_zero_linger()?;
                     return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
                 }
                 Then::Close => return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
@@ -104,7 +122,7 @@ impl Wire {
     }
 }
 
-impl AsyncRead for Wire {
+impl<S: Socket> AsyncRead for Wire<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -114,7 +132,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl<S: Socket> AsyncWrite for Wire<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_instead(cx))?;
         let poll = Pin::new(&mut self.stream).poll_write(cx, buf);
