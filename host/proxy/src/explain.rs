@@ -10,7 +10,7 @@ use serde::Serialize;
 use smallvec::SmallVec;
 
 use crate::record::Decision;
-use crate::record::cells::PoolLabels;
+use crate::record::decisions::PoolLabels;
 
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,8 @@ use prometheus::core::Desc;
 use prometheus::proto::MetricFamily;
 
 use crate::explain::Log;
-use crate::record::cells::{ModelCells, PairCells, PoolCells, ServerCells, WorkerCells};
+use crate::record::cells::{ModelCells, PairCells, ServerCells, WorkerCells};
+use crate::record::decisions::PoolCells;
 
 mod family;
 mod gateway;

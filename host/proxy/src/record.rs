@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::explain;
 use crate::metrics::Board;
 
 pub(crate) mod cells;
+pub(crate) mod decisions;
 mod line;
 pub mod usage;
 pub(crate) mod window;
@@ -28,7 +30,8 @@ pub(crate) mod window;
 #[cfg(test)]
 mod tests;
 
-use cells::{PairCells, PoolCells, ServerCells, WorkerCells};
+use cells::{PairCells, ServerCells, WorkerCells};
+use decisions::PoolCells;
 
 /// What is recorded of one decision, taken or tried.
 #[derive(Clone, Copy, Debug)]
@@ -88,10 +91,33 @@ pub struct Recorder {
 /// Cells that this worker has met. Dropping one from here, and from all requests that hold it, forgets it.
 #[derive(Debug, Default)]
 struct Known {
-    pools: HashMap<PoolKey, Arc<PoolCells>>,
-    pairs: HashMap<(PoolKey, u32), Arc<PairCells>>,
-    servers: HashMap<u32, Arc<ServerCells>>,
+    pools: HashMap<PoolKey, Arc<PoolCells>, KeyHash>,
+    pairs: HashMap<(PoolKey, u32), Arc<PairCells>, KeyHash>,
+    servers: HashMap<u32, Arc<ServerCells>, KeyHash>,
     incoming: HashMap<ModelName, Arc<cells::ModelCells>>,
+}
+
+/// Hashes keys that are numbers of ours, on which nobody outside has a hold: a multiplication instead of a cipher.
+#[derive(Clone, Copy, Debug, Default)]
+struct KeyHasher(u64);
+
+type KeyHash = BuildHasherDefault<KeyHasher>;
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(u64::from(number));
+    }
+    fn write_u64(&mut self, number: u64) {
+        // The high bits must depend on all of the key: the table takes its tags from there.
+        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 ^= self.0 >> 32;
+    }
 }
 
 impl Recorder {

@@ -52,7 +52,7 @@ families! {
     FIRST_BYTE = HISTOGRAM "wicketgate_first_byte_seconds" ["server", "model"] "From the end of a request's body to the first byte of the answer's body.";
     KV_USAGE = GAUGE "wicketgate_engine_kv_usage_ratio" ["server"] "Share of the engine's KV cache in use, as its own page says.";
     ENGINE_AGE = GAUGE "wicketgate_engine_reading_age_seconds" ["server"] "Age of the numbers from the engine's own page.";
-    EJECTED = GAUGE "wicketgate_endpoint_excluded" ["server"] "1 while the endpoint must not be chosen.";
+    EXCLUDED = GAUGE "wicketgate_endpoint_excluded" ["server"] "1 while the endpoint must not be chosen.";
     ROUTE_DECISIONS = COUNTER "production_stack_route_decisions_total" ["gateway", "model", "strategy", "reason"] "Decisions, by the policy that took them and why.";
     ROUTE_SECONDS = HISTOGRAM "production_stack_route_decision_seconds" ["gateway", "model"] "Time to decide, the whole chain and what it asks for.";
     MATCH_RATIO = GAUGE "production_stack_prefix_match_ratio" ["gateway", "model"] "Share of prompt tokens (estimated) believed cached where they were sent, since the start.";
@@ -87,6 +87,18 @@ pub(super) fn descs() -> Vec<Desc> {
             .expect("names and labels in the table are lawful")
     };
     ALL.iter().map(desc).collect()
+}
+
+/// The families as a Markdown table, for `docs/metrics.md`.
+#[cfg(test)]
+pub(super) fn reference() -> String {
+    let mut text = String::from("| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n");
+    for Family { name, kind, labels, help } in ALL {
+        let kind = format!("{kind:?}").to_lowercase();
+        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+        text += &format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(", "));
+    }
+    text
 }
 
 /// Samples by family and label values. Adding to the same labels twice adds up: that is how workers are merged.

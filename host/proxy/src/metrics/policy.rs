@@ -6,7 +6,8 @@ use std::sync::Arc;
 use domain::snapshot::Snapshot;
 
 use super::family::{self, Page};
-use crate::record::cells::{EntryCells, FAULTS, PoolCells, Reason};
+use crate::record::cells::Count;
+use crate::record::decisions::{EntryCells, FAULTS, PoolCells, Reason};
 
 /// The strategy label of decisions that no policy took.
 const LAST_RESORT: &str = "last-resort";
@@ -37,7 +38,7 @@ pub(super) fn pools(page: &mut Page, snapshot: &Snapshot, pools: &[Arc<PoolCells
     }
 }
 
-fn reasons(page: &mut Page, labels: [&str; 3], counts: &[crate::record::cells::Count]) {
+fn reasons(page: &mut Page, labels: [&str; 3], counts: &[Count]) {
     let [gateway, model, strategy] = labels;
     for (reason, label) in Reason::ALL {
         page.add_some(

@@ -11,6 +11,7 @@ use prometheus::{Registry, TextEncoder};
 
 use super::*;
 use crate::fixture;
+use crate::record::cells::FAILURES;
 use crate::record::{Decision, End, Recorder};
 
 struct World {
@@ -197,4 +198,23 @@ fn a_page_before_any_configuration_is_sound() {
     registry.register(Box::new(Collector::new(Board::new(), sources))).unwrap();
     let page = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
     assert!(page.contains("wicketgate_generation 0"));
+}
+
+/// `docs/metrics.md` tells operators what the page shows; `BLESS=1` writes it.
+#[test]
+fn the_reference_equals_the_table_of_families() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");
+    let errors: Vec<String> = FAILURES.iter().map(|label| format!("`{label}`")).collect();
+    let expected = format!(
+        "# Metrics\n\nWritten by `BLESS=1 cargo test -p proxy metrics`. `server` is an endpoint's URL, `gateway` is \
+         `namespace/name`. Endpoints, models and gateways that are not configured any more are not shown; requests for \
+         models that nobody routes count under `model=\"other\"`. A number that an engine's page does not give is \
+         absent.\n\n`error_type` and the `reason` of failures are one of: {}.\n\n{}",
+        errors.join(", "),
+        family::reference()
+    );
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(path, &expected).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(path).unwrap(), expected, "run with BLESS=1");
 }

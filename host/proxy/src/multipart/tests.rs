@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 const KIND: &[u8] = b"multipart/form-data; boundary=b";
@@ -149,4 +151,32 @@ fn parts_and_headers_are_bounded() {
     assert!(Form::parse(Some(KIND), form(&too_many).as_bytes()).is_err());
     let long = format!("name=\"{}\"", "x".repeat(PART_HEADER_BYTES_MAX));
     assert!(Form::parse(Some(KIND), form(&[(&long, "")]).as_bytes()).is_err());
+}
+
+proptest! {
+    #[test]
+    fn a_written_form_is_read_back(value in "[a-z]{1,20}", other in "[ -~]{0,40}", noise in prop::collection::vec(any::<u8>(), 0..99)) {
+        prop_assume!(memmem::find(&noise, b"\r\n--b").is_none());
+        let mut body = b"--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"x\"\r\n\r\n".to_vec();
+        body.extend_from_slice(&noise);
+        body.extend_from_slice(b"\r\n");
+        body.extend_from_slice(form(&[("name=\"other\"", &other), ("name=\"model\"", &value)]).as_bytes());
+        let form = Form::parse(Some(KIND), &body).unwrap();
+        prop_assert!(form.has_file);
+        prop_assert_eq!(form.model.as_deref(), Some(&*value));
+    }
+
+    #[test]
+    fn a_damaged_form_never_panics(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
+        let mut body = form(&[("name=\"file\"; filename=\"x\\\"\"", "a"), ("name=\"model\"", "m")]).into_bytes();
+        let at = at.index(body.len());
+        body[at] = byte;
+        body.truncate(cut.index(body.len()) + 1);
+        let _ = Form::parse(Some(KIND), &body);
+    }
+
+    #[test]
+    fn a_damaged_content_type_never_panics(kind in "(multipart/form-data; ?)?[ -~é]{0,40}") {
+        let _ = Form::parse(Some(kind.as_bytes()), b"--b--\r\n");
+    }
 }
