@@ -4,6 +4,7 @@ mod address;
 mod here;
 mod meaning;
 
+use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -12,8 +13,9 @@ use domain::failure::{Failure, FailureKind};
 use domain::outcome::Ending;
 use domain::retry::Deadline;
 use domain::route::Route;
+use http::header::CONNECTION;
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::Incoming;
 
 use crate::dialect::Operation;
@@ -29,11 +31,6 @@ use crate::upstream::listed_in_connection;
 use address::Address;
 use meaning::{Asked, Meaning};
 
-/// The client's connection is at its end: there is nobody to answer.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the client is gone")]
-pub(crate) struct Abort;
-
 /// Who answers.
 enum Served {
     /// We do.
@@ -47,18 +44,21 @@ pub(crate) async fn serve(
     worker: Rc<Worker>,
     client: Rc<Client>,
     request: Request<Incoming>,
-) -> Result<Response<Answer>, Abort> {
+) -> Result<Response<Answer>, Infallible> {
     let (parts, incoming) = request.into_parts();
-    let mut flight = Flight::begin(worker, client, &parts.headers);
-    match live(&mut flight, &parts, incoming).await {
+    let mut flight = Flight::begin(Rc::clone(&worker), client, &parts.headers);
+    let mut response = match live(&mut flight, &parts, incoming).await {
         Ok(Served::Here(response)) => {
             flight.finish(Ending::Local { status: response.status().as_u16() });
-            Ok(response.map(Answer::Full))
+            response.map(Answer::Full)
         }
-        Ok(Served::Engine(won, idle)) => Ok(relay::answer(*won, flight, idle, parts.method == Method::HEAD)),
-        Err(FailureKind::ClientGone) => Err(Abort),
-        Err(kind) => Ok(refuse(flight, &parts, kind)),
+        Ok(Served::Engine(won, idle)) => relay::answer(*won, flight, idle, parts.method == Method::HEAD),
+        Err(kind) => refuse(flight, &parts, kind),
+    };
+    if worker.is_draining() && parts.version < Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    Ok(response)
 }
 
 async fn live(flight: &mut Flight, parts: &Parts, incoming: Incoming) -> Result<Served, FailureKind> {

@@ -127,12 +127,6 @@ impl Upstream {
         self.tls.borrow_mut().clear();
     }
 
-    /// Idle connections.
-    #[cfg(test)]
-    pub(crate) fn idle_connections(&self) -> usize {
-        self.idle.borrow().values().map(Vec::len).sum()
-    }
-
     fn is_fresh(&self, since_ms: u64) -> bool {
         self.clock.now_ms().saturating_sub(since_ms) < IDLE_MAX.as_millis() as u64
     }

@@ -191,7 +191,8 @@ mod tests {
 
     #[test]
     fn an_empty_range_stays_empty() {
-        let moved = moved(&(0..0), &[9..12], 20, 15);
+        let model = 9..12;
+        let moved = moved(&(0..0), std::slice::from_ref(&model), 20, 15);
         assert!(moved.is_empty());
     }
 }

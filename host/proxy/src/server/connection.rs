@@ -120,14 +120,17 @@ async fn sniff(mut io: ClientIo) -> Option<(ClientIo, bool)> {
 async fn drive<C: Future>(mut connection: Pin<&mut C>, watch: &Watch, finish: impl Fn(Pin<&mut C>)) {
     let mut told = false;
     poll_fn(|cx| {
-        match watch.poll_order(cx) {
-            Some(Order::Drop) => return Poll::Ready(()),
-            Some(Order::Finish) if !told => {
-                told = true;
-                finish(connection.as_mut());
-            }
-            _ => {}
+        let order = watch.poll_order(cx);
+        if order == Some(Order::Drop) {
+            return Poll::Ready(());
         }
+        // Polled before it is told, so that a request which is here already is not taken for none.
+        let ended = connection.as_mut().poll(cx).is_ready();
+        if ended || told || order != Some(Order::Finish) {
+            return if ended { Poll::Ready(()) } else { Poll::Pending };
+        }
+        told = true;
+        finish(connection.as_mut());
         connection.as_mut().poll(cx).map(|_| ())
     })
     .await;

@@ -1,12 +1,15 @@
 //! The data plane over real sockets: engines and clients are threads of the test that follow a script byte by byte.
 
+mod endings;
+mod framing;
+mod limits;
 mod rig;
 
 use std::io::Write;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use rig::{Engine, Gateway, LONG, chat, ok, read_answer};
+use rig::{Engine, Gateway, chat, ok, read_answer};
 
 #[test]
 fn a_request_goes_to_the_engine_and_its_answer_comes_back() {

@@ -26,6 +26,8 @@ const KEEP_ALIVE_MAX: Duration = Duration::from_secs(75);
 const HEAD_MAX: Duration = Duration::from_secs(15);
 /// Age at which an HTTP/2 connection is told to open a new one, which may land on another worker.
 const H2_AGE_MAX: Duration = Duration::from_secs(300);
+/// How long a connection without any request yet is spared while draining.
+const FRESH_GRACE: Duration = Duration::from_secs(1);
 
 /// What must happen to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub(crate) struct Watch {
     pub(crate) peer: SocketAddr,
     /// Requests in flight on it.
     in_flight: Cell<u32>,
+    /// Whether it ever had one.
+    has_served: Cell<bool>,
     /// When the present state began: accepted, the last request ended, or the first byte of the next came.
     since_ms: Cell<u64>,
     /// Whether anything of the next request was read.
@@ -63,6 +67,7 @@ impl Watch {
             socket,
             peer,
             in_flight: Cell::new(0),
+            has_served: Cell::new(false),
             since_ms: Cell::new(now_ms),
             // A new connection owes us a request as if its first byte had come.
             is_reading: Cell::new(true),
@@ -87,6 +92,7 @@ impl Watch {
     /// A request began.
     pub(crate) fn begin(&self) {
         self.in_flight.set(self.in_flight.get() + 1);
+        self.has_served.set(true);
     }
 
     /// A request ended.
@@ -142,7 +148,6 @@ impl Watch {
 pub(super) struct Watches {
     all: RefCell<Vec<Option<Rc<Watch>>>>,
     free: RefCell<Vec<usize>>,
-    finishing: Cell<bool>,
 }
 
 /// A connection's place among those watched; leaves it on drop.
@@ -162,9 +167,6 @@ impl Drop for Watched {
 impl Watches {
     /// Watches a connection until the answer is dropped.
     pub(super) fn add(self: &Rc<Self>, watch: Rc<Watch>) -> Watched {
-        if self.finishing.get() {
-            watch.order.set(Some(Order::Finish));
-        }
         let mut all = self.all.borrow_mut();
         let place = match self.free.borrow_mut().pop() {
             Some(place) => {
@@ -184,10 +186,15 @@ impl Watches {
         self.all.borrow().len() - self.free.borrow().len()
     }
 
-    /// Tells every connection, present and to come, to finish.
-    pub(super) fn finish(&self) {
-        self.finishing.set(true);
-        self.all.borrow().iter().flatten().for_each(|watch| watch.tell(Order::Finish));
+    /// Tells connections to finish. Fresh ones are spared until their request had time to come: their clients cannot know
+    /// that we are leaving, and would take it for a failure. So this is to be called again until all are gone.
+    pub(super) fn finish(&self, now_ms: u64) {
+        let grace_ms = FRESH_GRACE.as_millis() as u64;
+        for watch in self.all.borrow().iter().flatten() {
+            if watch.has_served.get() || now_ms.saturating_sub(watch.opened_ms) >= grace_ms {
+                watch.tell(Order::Finish);
+            }
+        }
     }
 
     /// Tells those that left, or took too long, to end.

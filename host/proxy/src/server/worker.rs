@@ -167,7 +167,7 @@ async fn beat(worker: &Rc<Worker>) {
             worker.router.borrow_mut().refresh(worker);
         }
         if desk.is_draining.load(Relaxed) {
-            worker.watches.finish();
+            worker.watches.finish(worker.clock.now_ms());
             if worker.is_idle() {
                 return;
             }

@@ -70,22 +70,8 @@ impl Sending<'_> {
                 Poll::Pending => break,
             }
         }
-        if !self.is_broken && connection.stream.poll_flush(cx).is_ready_and(|result| result.is_err()) {
-            self.is_broken = true;
-        }
-    }
-}
-
-/// `Poll::is_ready` with a condition.
-trait ReadyAnd<T> {
-    fn is_ready_and(self, condition: impl FnOnce(T) -> bool) -> bool;
-}
-
-impl<T> ReadyAnd<T> for Poll<T> {
-    fn is_ready_and(self, condition: impl FnOnce(T) -> bool) -> bool {
-        match self {
-            Self::Ready(value) => condition(value),
-            Self::Pending => false,
+        if !self.is_broken {
+            self.is_broken = matches!(connection.stream.poll_flush(cx), Poll::Ready(Err(_)));
         }
     }
 }

@@ -42,6 +42,12 @@ impl Engine {
         Self { authority, accepted }
     }
 
+    /// An address where nobody listens.
+    pub(super) fn nobody() -> Self {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        Self { authority: address.to_string(), accepted: channel().1 }
+    }
+
     pub(super) fn url(&self) -> String {
         format!("http://{}", self.authority)
     }
@@ -187,8 +193,8 @@ impl Stream {
 /// A gateway on a free port.
 pub(super) struct Gateway {
     pub(super) handle: ServerHandle,
-    pub(super) publisher: Publisher,
-    pub(super) assembler: Assembler,
+    /// Dropping it would change nothing; a gateway has its publisher.
+    _publisher: Publisher,
 }
 
 impl Gateway {
@@ -227,7 +233,7 @@ impl Gateway {
         let parts =
             Parts { published, policies: Arc::new(NoPolicies), index: Arc::new(PrefixIndex::new(1 << 20)) };
         let handle = Server::start(options, parts).unwrap();
-        Self { handle, publisher, assembler }
+        Self { handle, _publisher: publisher }
     }
 
     pub(super) fn connect(&self) -> TcpStream {
