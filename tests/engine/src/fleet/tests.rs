@@ -100,7 +100,7 @@ fn router_is_told_of_every_first_token_and_end() {
 
 #[test]
 fn same_run_gives_the_same_report_and_routers_differ_as_known() {
-    let shape = Shape { requests: 600, requests_per_second: 6.0, seed: 1 };
+    let shape = Shape { requests: 300, requests_per_second: 6.0, seed: 1 };
     let fleet = FleetConfig { engines: 4, ..FleetConfig::default() };
     let chats = chats(shape);
     let run = |work: &Workload, name: &str| run(work, &fleet, &mut *router_by_name(name).unwrap());
