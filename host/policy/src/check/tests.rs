@@ -9,7 +9,7 @@ fn checked(name: &str, config: &str) -> Check {
 
 #[test]
 fn a_good_policy_shows_its_outside_itself_and_its_probe() {
-    let check = checked("load-aware", "{}");
+    let check = checked("prefix-hash", "{}");
     assert_eq!(check.failure, None);
     let inspection = check.inspection.unwrap();
     assert_eq!(inspection.interface_version, "0.1.0");
@@ -19,7 +19,7 @@ fn a_good_policy_shows_its_outside_itself_and_its_probe() {
     );
     assert!(inspection.functions > 0 && inspection.function_bytes_max < inspect::FUNCTION_BYTES_MAX);
     let description = check.description.unwrap();
-    assert_eq!(description.name, "load-aware");
+    assert_eq!(description.name, "prefix-hash");
     assert!(description.config_schema.contains("properties"));
     assert!(check.probed.unwrap().answers[0].contains("Scores"));
 }

@@ -140,7 +140,7 @@ fn a_chain_is_composed_of_its_entries_answers() {
     let hostile_answers = |behaviour: &str| entry(after(behaviour, 0));
     let round_robin = || entry(spec("round-robin", "{}"));
     let abstains = || hostile_answers("abstain");
-    let scores = || entry(spec("load-aware", "{}"));
+    let scores = || entry(spec("prefix-hash", "{}"));
     let (chose, abstained) = (Step::Chose(1), Step::Abstained);
     let cases = [
         ("an endpoint ends it", vec![round_robin(), scores()], Choice::Endpoint(1), vec![chose]),
@@ -209,7 +209,7 @@ fn a_shadow_entry_is_recorded_and_changes_nothing() {
         shadow(after("abstain", 0)),
         entry(spec("round-robin", "{}")),
         // The decision has fallen, and it still runs.
-        shadow(spec("load-aware", "{}")),
+        shadow(spec("prefix-hash", "{}")),
         shadow(after("trap", 4)),
     ];
     let pool = pool(3, entries);

@@ -16,7 +16,8 @@ fn ranked(scores: &[f32], inflight: &[f32], ticket: u64, excluded: &[u32]) -> Ve
 
 #[test]
 fn best_score_first_then_least_in_flight_then_rotation() {
-    let cases: [(&[f32], &[f32], u64, &[u32], &[u32]); 6] = [
+    type Case = (&'static [f32], &'static [f32], u64, &'static [u32], &'static [u32]);
+    let cases: [Case; 6] = [
         (&[0.1, 0.9, 0.5], &[0.0, 9.0, 0.0], 0, &[], &[1, 2, 0]),
         (&[0.5, 0.5, 0.5], &[2.0, 0.0, 1.0], 0, &[], &[1, 2, 0]),
         (&[0.5, 0.5, 0.5], &[0.0, 0.0, 0.0], 0, &[], &[0, 1, 2]),

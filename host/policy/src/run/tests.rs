@@ -27,7 +27,7 @@ fn a_scenario_is_decided_with_its_columns_in_the_order_of_urls() {
 #[test]
 fn scores_come_with_the_order_they_would_lead_to() {
     let scenario = format!(r#"{{"pool": {TWO}, "scores": [0.5, null]}}"#);
-    let decided = decide("load-aware", &scenario).unwrap();
+    let decided = decide("prefix-hash", &scenario).unwrap();
     let Ok(Answered::Scored { scores, order, .. }) = decided.answer else {
         panic!("{decided:?}");
     };
@@ -70,7 +70,8 @@ fn a_fault_comes_with_its_reason_and_the_lines_written_before() {
 
 #[test]
 fn a_scenario_that_makes_no_sense_is_refused() {
-    let cases: [(&str, fn(&ScenarioError) -> bool); 6] = [
+    type Case = (&'static str, fn(&ScenarioError) -> bool);
+    let cases: [Case; 6] = [
         (r#"{"pool": {"endpoints": []}}"#, |e| matches!(e, ScenarioError::NoEndpoint)),
         (r#"{"pool": {"endpoints": [{"url": "a"}, {"url": "a"}]}}"#, |e| {
             matches!(e, ScenarioError::TwiceTheSame(_))
