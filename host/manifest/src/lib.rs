@@ -3,5 +3,14 @@
 //! [`decode`] reads manifests into typed objects, [`bundle`] keeps them, [`lower`] makes of them what the gateway runs on,
 //! and says what is wrong. All of it is functions of values: no Kubernetes client, no runtime, no Wasm.
 
+pub mod bundle;
 pub mod crd;
+pub mod decode;
 pub mod kind;
+pub mod lower;
+pub mod object;
+
+pub use bundle::{Bundle, Change, ListedModel};
+pub use decode::{Decoded, decode};
+pub use lower::{LowerOptions, Lowered, lower};
+pub use object::{Body, Kind, Object, ObjectKey, Source};

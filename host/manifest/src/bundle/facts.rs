@@ -1,0 +1,230 @@
+//! What matters of core objects, in the form that lowering copies.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use domain::name::ObjectName;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+
+/// The label that binds a slice to its service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The label that marks a pod whose engine sleeps.
+const SLEEPING: &str = "sleeping";
+
+/// Pairs of label key and value, sorted by key.
+pub type Labels = Vec<(Arc<str>, Arc<str>)>;
+
+/// A core service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceFacts {
+    /// Its ports: name (empty where there is none) and number.
+    pub ports: Vec<(Box<str>, u16)>,
+    /// The name it stands for, if its type is `ExternalName`.
+    pub external_name: Option<Box<str>>,
+}
+
+impl ServiceFacts {
+    pub(crate) fn of(service: &Service) -> Self {
+        let Some(spec) = &service.spec else { return Self::default() };
+        let ports = spec.ports.iter().flatten().filter_map(|port| {
+            let number = u16::try_from(port.port).ok().filter(|number| *number > 0)?;
+            Some((port.name.as_deref().unwrap_or_default().into(), number))
+        });
+        let is_external = spec.type_.as_deref() == Some("ExternalName");
+        let external_name = spec.external_name.as_deref().filter(|_| is_external).map(Into::into);
+        Self { ports: ports.collect(), external_name }
+    }
+}
+
+/// A slice of a service's endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SliceFacts {
+    /// Addresses are IPv6.
+    pub is_ipv6: bool,
+    /// Its ports: name (empty where there is none) and number.
+    pub ports: Vec<(Box<str>, u16)>,
+    /// Its endpoints.
+    pub endpoints: Vec<SliceEndpoint>,
+}
+
+/// One endpoint of a slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceEndpoint {
+    /// Address, without brackets.
+    pub address: Arc<str>,
+    /// Ready, and not on its way out.
+    pub is_routable: bool,
+    /// The pod behind it, and its uid (empty where the slice does not say).
+    pub pod: Option<(ObjectName, Arc<str>)>,
+    /// Node name; empty where the slice does not say.
+    pub node: Arc<str>,
+    /// Zone; empty where the slice does not say.
+    pub zone: Arc<str>,
+}
+
+impl SliceFacts {
+    pub(crate) fn owner(slice: &EndpointSlice, name: &ObjectName) -> Option<ObjectName> {
+        let service = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
+        Some(ObjectName::new(Arc::clone(&name.namespace), service.as_str()))
+    }
+
+    pub(crate) fn of(name: &ObjectName, slice: &EndpointSlice) -> Self {
+        let ports = slice.ports.iter().flatten().filter_map(|port| {
+            let number = u16::try_from(port.port?).ok().filter(|number| *number > 0)?;
+            Some((port.name.as_deref().unwrap_or_default().into(), number))
+        });
+        let endpoints = slice.endpoints.iter().filter_map(|endpoint| SliceEndpoint::of(name, endpoint));
+        Self { is_ipv6: slice.address_type == "IPv6", ports: ports.collect(), endpoints: endpoints.collect() }
+    }
+}
+
+impl SliceEndpoint {
+    fn of(slice: &ObjectName, endpoint: &Endpoint) -> Option<Self> {
+        let conditions = endpoint.conditions.as_ref();
+        let is_ready = conditions.and_then(|c| c.ready).unwrap_or(true);
+        let is_terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
+        let pod = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
+        let pod = pod.and_then(|target| {
+            let namespace =
+                target.namespace.as_deref().map_or_else(|| Arc::clone(&slice.namespace), Into::into);
+            let name = ObjectName::new(namespace, target.name.as_deref()?);
+            Some((name, target.uid.as_deref().unwrap_or_default().into()))
+        });
+        Some(Self {
+            // All addresses of one endpoint are the same thing; the first is enough.
+            address: endpoint.addresses.first()?.as_str().into(),
+            is_routable: is_ready && !is_terminating,
+            pod,
+            node: endpoint.node_name.as_deref().unwrap_or_default().into(),
+            zone: endpoint.zone.as_deref().unwrap_or_default().into(),
+        })
+    }
+}
+
+/// A pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodFacts {
+    /// Its name.
+    pub name: ObjectName,
+    /// Its uid; empty in a directory that names none.
+    pub uid: Arc<str>,
+    /// All its labels.
+    pub labels: BTreeMap<Box<str>, Box<str>>,
+    /// Labels that its owner set, for policies: without those that Kubernetes or this gateway writes.
+    pub shown: Labels,
+    /// Node name; empty when unknown.
+    pub node: Arc<str>,
+    /// Its address; `None` before it has one.
+    pub address: Option<Arc<str>>,
+    /// Number of the container port named `http`.
+    pub http_port: Option<u16>,
+    /// Running, ready, and not on its way out.
+    pub is_routable: bool,
+    /// On its way out, or ended.
+    pub is_gone: bool,
+    /// Its engine sleeps, by its label.
+    pub is_asleep: bool,
+}
+
+impl PodFacts {
+    pub(crate) fn of(name: ObjectName, pod: &Pod) -> Self {
+        let (spec, status) = (pod.spec.as_ref(), pod.status.as_ref());
+        let labels: BTreeMap<Box<str>, Box<str>> = pod
+            .metadata
+            .labels
+            .iter()
+            .flatten()
+            .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
+            .collect();
+        let shown = labels
+            .iter()
+            .filter(|(key, _)| is_shown(key))
+            .map(|(key, value)| ((&**key).into(), (&**value).into()));
+        let phase = status.and_then(|status| status.phase.as_deref());
+        let conditions = status.and_then(|status| status.conditions.as_ref());
+        let is_ready = conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+        let is_gone =
+            pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Failed" | "Succeeded"));
+        let ports = spec.into_iter().flat_map(|spec| &spec.containers).flat_map(|c| c.ports.iter().flatten());
+        let http =
+            ports.filter(|port| port.name.as_deref() == Some("http")).map(|port| port.container_port).next();
+        Self {
+            uid: pod.metadata.uid.as_deref().unwrap_or_default().into(),
+            shown: shown.collect(),
+            node: spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default().into(),
+            address: status.and_then(|s| s.pod_ip.as_deref()).filter(|ip| !ip.is_empty()).map(Into::into),
+            http_port: http.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0),
+            is_routable: is_ready && !is_gone && phase == Some("Running"),
+            is_gone,
+            is_asleep: labels.get(SLEEPING).is_some_and(|value| **value == *"true"),
+            labels,
+            name,
+        }
+    }
+}
+
+/// Whether a label is the operator's own. One that changes with every rollout or nap would only make instances anew.
+fn is_shown(key: &str) -> bool {
+    let machine_made = ["pod-template-hash", "controller-revision-hash", "pod-template-generation", SLEEPING];
+    !machine_made.contains(&key)
+        && !key.split_once('/').is_some_and(|(domain, _)| {
+            domain == "kubernetes.io"
+                || domain.ends_with(".kubernetes.io")
+                    && domain != "app.kubernetes.io"
+                    && domain != "topology.kubernetes.io"
+        })
+}
+
+/// Keys of a config map or a secret.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct KeyFacts {
+    /// Bytes by key.
+    pub keys: BTreeMap<Box<str>, KeyBytes>,
+}
+
+/// The value of one key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyBytes {
+    /// The bytes.
+    pub bytes: Arc<[u8]>,
+    /// They stood as plain text, in `data` of a config map.
+    pub is_text: bool,
+}
+
+/// Names of keys only: values may be secret.
+impl std::fmt::Debug for KeyFacts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.keys.keys()).finish()
+    }
+}
+
+impl KeyFacts {
+    pub(crate) fn of_config(map: &ConfigMap) -> Self {
+        let texts = map.data.iter().flatten().map(|(key, text)| (key, text.as_bytes(), true));
+        let binaries = map.binary_data.iter().flatten().map(|(key, bytes)| (key, bytes.0.as_slice(), false));
+        Self::collect(texts.chain(binaries))
+    }
+
+    pub(crate) fn of_secret(secret: &Secret) -> Self {
+        let data = secret.data.iter().flatten().map(|(key, bytes)| (key, bytes.0.as_slice(), false));
+        // The API server writes `stringData` over `data`; a directory has to do so itself.
+        let texts = secret.string_data.iter().flatten().map(|(key, text)| (key, text.as_bytes(), false));
+        Self::collect(data.chain(texts))
+    }
+
+    fn collect<'a>(entries: impl Iterator<Item = (&'a String, &'a [u8], bool)>) -> Self {
+        let keys = entries
+            .map(|(key, bytes, is_text)| (key.as_str().into(), KeyBytes { bytes: bytes.into(), is_text }));
+        Self { keys: keys.collect() }
+    }
+}
+
+/// Host and authority of an address: IPv6 takes brackets in the latter.
+pub(crate) fn authority(address: &str, port: u16) -> String {
+    match address.parse::<IpAddr>() {
+        Ok(IpAddr::V6(_)) => format!("[{address}]:{port}"),
+        _ => format!("{address}:{port}"),
+    }
+}

@@ -1,0 +1,234 @@
+//! Reads manifests: YAML of any number of documents into typed objects, as an API server would take them.
+//!
+//! A document that cannot be read costs itself only. What a schema does not name is dropped and found; defaults are
+//! filled in; what a schema forbids makes the object refused. Rules across fields are [`crate::lower`]'s.
+
+mod check;
+mod document;
+mod schema;
+mod tree;
+
+use std::sync::Arc;
+
+use domain::finding::{Finding, Origin, Severity};
+use domain::name::ObjectName;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::object::{Body, DEFAULT_NAMESPACE, Kind, Object, ObjectKey, Source};
+use check::Checked;
+use tree::{Content, Node};
+
+/// Most bytes of one file that are read.
+pub const FILE_BYTES_MAX: usize = 16 << 20;
+/// Most findings about one file; further ones are dropped.
+pub const FINDINGS_MAX: usize = 1_000;
+
+/// What a file holds.
+#[derive(Debug, Default)]
+pub struct Decoded {
+    /// Objects that were understood, in order.
+    pub objects: Vec<Object>,
+    /// What is wrong with the file.
+    pub findings: Vec<Finding>,
+    /// Objects that the file names and that are refused as they stand: an earlier version of each should stay in force.
+    pub refused: Vec<ObjectKey>,
+    /// Some document could not even be named: nothing that came from this file earlier should be taken as removed.
+    pub broken: bool,
+}
+
+/// Reads one file. `file` is what findings call it.
+pub fn decode(file: &Arc<str>, bytes: &[u8]) -> Decoded {
+    let mut reading = Reading { file, out: Decoded::default() };
+    match text_of(bytes) {
+        Ok(text) => {
+            for document in document::split(text) {
+                reading.document(&document);
+            }
+        }
+        Err((message, remedy)) => {
+            let origin = Origin { file: Arc::clone(file), ..Origin::default() };
+            reading.out.broken = true;
+            reading.find(Severity::Error, "", origin, "", "Unreadable", message.into(), remedy.into());
+        }
+    }
+    reading.out
+}
+
+fn text_of(bytes: &[u8]) -> Result<&str, (&'static str, &'static str)> {
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(("the file is larger than 16 MiB", "split it into smaller files"));
+    }
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    std::str::from_utf8(bytes).map_err(|_| ("the file is not UTF-8", "save it as UTF-8"))
+}
+
+struct Reading<'a> {
+    file: &'a Arc<str>,
+    out: Decoded,
+}
+
+impl Reading<'_> {
+    fn document(&mut self, document: &document::Document<'_>) {
+        match tree::parse(document.text, document.line) {
+            Ok(node) if matches!(node.content, Content::Null) => {}
+            Ok(node) => self.object(&node, document.line),
+            Err(error) => {
+                self.out.broken = true;
+                let origin = self.origin(error.line, error.column);
+                let remedy = "correct the YAML; the other documents of this file are read all the same";
+                self.find(Severity::Error, "", origin, "", "Unreadable", error.message, remedy.into());
+            }
+        }
+    }
+
+    fn object(&mut self, node: &Node, line: u32) {
+        let origin = self.origin(if line > 0 { line } else { node.line }, 1);
+        let (api_version, kind) = (text_at(node, "apiVersion"), text_at(node, "kind"));
+        let (Some(api_version), Some(kind)) = (api_version, kind) else {
+            self.out.broken = true;
+            let message = "the document has no apiVersion and kind".into();
+            return self.find(
+                Severity::Error,
+                "",
+                origin,
+                "",
+                "NotAnObject",
+                message,
+                "add both, or remove it".into(),
+            );
+        };
+        if kind.ends_with("List")
+            && let Some(Content::List(items)) = node.get("items").map(|items| &items.content)
+        {
+            return items.iter().for_each(|item| self.object(item, item.line));
+        }
+        let Some(known) = Kind::ALL.into_iter().find(|known| known.as_str() == kind) else {
+            let message = format!("kind {kind} ({api_version}) means nothing here and is ignored");
+            let remedy = "remove the document from this directory if that is not meant".into();
+            return self.find(Severity::Warning, "", origin, "kind", "UnknownKind", message, remedy);
+        };
+        if known.api_version() != api_version {
+            let message = format!("{kind} of {api_version} is not read");
+            let remedy = format!("write apiVersion: {}", known.api_version());
+            let severity = if known.is_ours() { Severity::Error } else { Severity::Warning };
+            return self.find(severity, "", origin, "apiVersion", "UnknownVersion", message, remedy);
+        }
+        self.typed(node, known, origin);
+    }
+
+    fn typed(&mut self, node: &Node, kind: Kind, origin: Origin) {
+        let Some(name) = name_at(node) else {
+            self.out.broken = true;
+            let message = "the object has no usable metadata.name".into();
+            let remedy = "add one (generateName is not followed)".into();
+            return self.find(
+                Severity::Error,
+                kind.as_str(),
+                origin,
+                "metadata.name",
+                "NoName",
+                message,
+                remedy,
+            );
+        };
+        let key = ObjectKey { kind, name };
+        let object = key.to_string();
+        let Checked { value, problems } = check::object(node, kind);
+        let mut refused = false;
+        for problem in problems {
+            refused |= problem.severity == Severity::Error;
+            let origin = self.origin(problem.line, problem.column);
+            self.find(
+                problem.severity,
+                &object,
+                origin,
+                &problem.path,
+                problem.reason,
+                problem.message,
+                problem.remedy,
+            );
+        }
+        if refused {
+            return self.out.refused.push(key);
+        }
+        match body(kind, value) {
+            Ok(body) => {
+                let fields = if kind.is_ours() { node.positions() } else { Default::default() };
+                self.out.objects.push(Object { source: Arc::new(Source { origin, fields }), body });
+            }
+            Err(error) => {
+                self.out.refused.push(key);
+                let remedy = "correct the object".into();
+                self.find(Severity::Error, &object, origin, "", "Invalid", error.to_string(), remedy);
+            }
+        }
+    }
+
+    fn origin(&self, line: u32, column: u32) -> Origin {
+        Origin { file: Arc::clone(self.file), line, column }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one for each field of a finding, called only here")]
+    fn find(
+        &mut self,
+        severity: Severity,
+        object: &str,
+        origin: Origin,
+        field: &str,
+        reason: &'static str,
+        message: String,
+        remedy: String,
+    ) {
+        if self.out.findings.len() < FINDINGS_MAX {
+            let (object, field) = (object.into(), field.into());
+            self.out.findings.push(Finding { severity, object, origin, field, reason, message, remedy });
+        }
+    }
+}
+
+fn text_at<'a>(node: &'a Node, key: &str) -> Option<&'a str> {
+    match &node.get(key)?.content {
+        Content::Text(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// Namespace and name. `None`: no name, or one that no object can have.
+fn name_at(node: &Node) -> Option<ObjectName> {
+    let metadata = node.get("metadata")?;
+    let usable = |text: &&str| {
+        !text.is_empty()
+            && text.len() <= 253
+            && !text.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control())
+    };
+    let name = text_at(metadata, "name").filter(usable)?;
+    let namespace = match metadata.get("namespace").map(|node| &node.content) {
+        None | Some(Content::Null) => DEFAULT_NAMESPACE,
+        Some(Content::Text(text)) if text.is_empty() => DEFAULT_NAMESPACE,
+        Some(Content::Text(text)) => Some(text.as_str()).filter(usable)?,
+        Some(_) => return None,
+    };
+    Some(ObjectName::new(namespace, name))
+}
+
+fn body(kind: Kind, value: Value) -> Result<Body, serde_json::Error> {
+    fn read<T: DeserializeOwned>(value: Value) -> Result<Arc<T>, serde_json::Error> {
+        serde_json::from_value(value).map(Arc::new)
+    }
+    Ok(match kind {
+        Kind::InferenceGateway => Body::InferenceGateway(read(value)?),
+        Kind::InferenceService => Body::InferenceService(read(value)?),
+        Kind::InferenceCache => Body::InferenceCache(read(value)?),
+        Kind::SpeculativeDecoding => Body::SpeculativeDecoding(read(value)?),
+        Kind::PrefillDecodingDisaggregation => Body::PrefillDecodingDisaggregation(read(value)?),
+        Kind::StaticRoute => Body::StaticRoute(read(value)?),
+        Kind::RoutingPolicy => Body::RoutingPolicy(read(value)?),
+        Kind::ModelPlacement => Body::ModelPlacement(read(value)?),
+        Kind::Service => Body::Service(read(value)?),
+        Kind::EndpointSlice => Body::EndpointSlice(read(value)?),
+        Kind::Pod => Body::Pod(read(value)?),
+        Kind::ConfigMap => Body::ConfigMap(read(value)?),
+        Kind::Secret => Body::Secret(read(value)?),
+    })
+}

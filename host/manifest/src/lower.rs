@@ -1,0 +1,205 @@
+//! From objects to what the gateway runs on. A pure function that never fails: what cannot be used is left out, and found.
+//!
+//! One file per output: [`gateway`], [`routes`], [`chain`], [`service`], [`backend`], [`static_route`]. Everything is built
+//! anew each time, linear in routes and endpoints.
+
+mod asked;
+mod backend;
+mod chain;
+mod engine;
+mod gateway;
+mod models;
+mod policy;
+mod reference;
+mod report;
+mod routes;
+mod service;
+mod settings;
+mod static_route;
+mod url;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use domain::draft::{Draft, GatewayDraft};
+use domain::endpoint::EndpointSpec;
+use domain::finding::Finding;
+use domain::name::ObjectName;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::bundle::Bundle;
+use crate::object::{Kind, ObjectKey};
+use backend::PodIndex;
+use report::{About, Report};
+use service::ServiceDraft;
+
+/// Most findings of one lowering; further ones are dropped.
+pub const FINDINGS_MAX: usize = 10_000;
+
+/// Names of the built-in policies, sorted.
+pub const BUILTINS: [&str; 6] =
+    ["gpu-load-aware", "least-in-flight", "load-aware", "prefix-hash", "round-robin", "session-affinity"];
+
+/// What lowering depends on besides the objects.
+#[derive(Clone, Debug)]
+pub struct LowerOptions {
+    /// Names of the built-in policies. Default: [`BUILTINS`].
+    pub builtins: BTreeSet<Box<str>>,
+    /// Names that a `StaticRoute`'s `routerRef` knows this gateway by. Default: none, which takes every reference as meant
+    /// for this gateway, as there is no other one to know of.
+    pub own_names: Vec<ObjectName>,
+}
+
+impl Default for LowerOptions {
+    fn default() -> Self {
+        Self { builtins: BUILTINS.into_iter().map(Into::into).collect(), own_names: Vec::new() }
+    }
+}
+
+/// What came of a lowering.
+#[derive(Clone, Debug, Default)]
+pub struct Lowered {
+    /// What to run on.
+    pub draft: Draft,
+    /// What is wrong: of each object together, errors first.
+    pub findings: Vec<Finding>,
+    /// Endpoints that are ready but left out because their model list lacks the model. They are worth asking again.
+    pub withheld: Arc<[Arc<EndpointSpec>]>,
+    /// Objects that contradict themselves, sorted: `Accepted=False`. The draft holds what can be made of them; whoever
+    /// keeps an earlier version that was accepted should lower that in their place.
+    pub rejected: Vec<ObjectKey>,
+}
+
+/// Lowers a bundle. Never fails.
+pub fn lower(bundle: &Bundle, options: &LowerOptions) -> Lowered {
+    let mut lowering = Lowering {
+        bundle,
+        options,
+        report: Report::default(),
+        services: HashMap::new(),
+        specs: chain::Chains::default(),
+        pods: PodIndex::default(),
+        no_text: "".into(),
+    };
+    asked::find(&mut lowering);
+    // Every service, also those that no gateway names: their owners want to know what is wrong with them.
+    for name in bundle.services.keys() {
+        lowering.service(name);
+    }
+    let gateways = lowering.gateways();
+    let mut withheld: Vec<_> =
+        lowering.services.values().flat_map(|service| service.withheld.iter().cloned()).collect();
+    withheld.sort_by(|a, b| a.id.cmp(&b.id));
+    withheld.dedup_by(|a, b| a.id == b.id);
+    let rejected = lowering.report.take_rejected();
+    Lowered {
+        draft: Draft { gateways },
+        findings: lowering.report.finish(),
+        withheld: withheld.into(),
+        rejected,
+    }
+}
+
+/// What one lowering carries along.
+struct Lowering<'a> {
+    bundle: &'a Bundle,
+    options: &'a LowerOptions,
+    report: Report,
+    /// Services by name, each lowered once.
+    services: HashMap<ObjectName, Arc<ServiceDraft>>,
+    /// Chains, each made once.
+    specs: chain::Chains,
+    pods: PodIndex<'a>,
+    /// The empty text, shared.
+    no_text: Arc<str>,
+}
+
+impl<'a> Lowering<'a> {
+    /// Gateways and static routes together, oldest first.
+    fn gateways(&mut self) -> Vec<GatewayDraft> {
+        let bundle = self.bundle;
+        let mut order: Vec<(Age<'a>, &ObjectName, Kind)> = Vec::new();
+        for (name, held) in &bundle.gateways {
+            order.push((Age(held.value.metadata.creation_timestamp.as_ref()), name, Kind::InferenceGateway));
+        }
+        for (name, held) in &bundle.static_routes {
+            order.push((Age(held.value.metadata.creation_timestamp.as_ref()), name, Kind::StaticRoute));
+        }
+        order.sort();
+        let mut gateways = Vec::with_capacity(order.len());
+        for (_, name, kind) in order {
+            let draft = match kind {
+                Kind::StaticRoute => self.static_route(name, &bundle.static_routes[name]),
+                _ => Some(self.gateway(name, &bundle.gateways[name])),
+            };
+            gateways.extend(draft.map(|draft| (kind, draft)));
+        }
+        self.shared_between_gateways(&gateways);
+        gateways.into_iter().map(|(_, draft)| draft).collect()
+    }
+
+    /// Two gateways that route one model, or claim one host: the oldest has it.
+    fn shared_between_gateways(&mut self, gateways: &[(Kind, GatewayDraft)]) {
+        let mut models: HashMap<&str, usize> = HashMap::new();
+        let mut hosts: HashMap<&str, usize> = HashMap::new();
+        for (index, (kind, gateway)) in gateways.iter().enumerate() {
+            let about = About::new(*kind, &gateway.name);
+            let routed = gateway.routes.iter().map(|route| route.model.as_str());
+            for model in routed.chain(gateway.aliases.keys().map(|alias| &**alias)) {
+                let owner = *models.entry(model).or_insert(index);
+                if owner != index {
+                    let (owner_kind, owner) = (gateways[owner].0, &gateways[owner].1.name);
+                    let message = format!(
+                        "model {model} is also routed by {} {owner}, which is older",
+                        owner_kind.as_str()
+                    );
+                    let remedy = "requests that name neither path nor host go there; address this gateway by its path or host";
+                    self.report.warning(self.bundle, &about, "spec", "ModelConflict", message, remedy);
+                    let message =
+                        format!("model {model} is also routed by {} {}", kind.as_str(), gateway.name);
+                    let about = About::new(owner_kind, owner);
+                    self.report.info(
+                        self.bundle,
+                        &about,
+                        "spec",
+                        "ModelConflict",
+                        message,
+                        "nothing, if that is meant",
+                    );
+                }
+            }
+            for host in &gateway.hostnames {
+                let owner = *hosts.entry(host).or_insert(index);
+                if owner != index {
+                    let message =
+                        format!("host {host} already selects {}, which is older", gateways[owner].1.name);
+                    self.report.error(
+                        self.bundle,
+                        &about,
+                        "spec.hostnames",
+                        "HostConflict",
+                        message,
+                        "use another host",
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// When an object was created; one that does not say so comes last.
+#[derive(PartialEq, Eq)]
+struct Age<'a>(Option<&'a Time>);
+
+impl Ord for Age<'_> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let key = |age: &Self| (age.0.is_none(), age.0.map(|time| time.0));
+        key(self).cmp(&key(other))
+    }
+}
+
+impl PartialOrd for Age<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}

@@ -1,0 +1,411 @@
+//! From a `backendRef` to endpoints: a core Service's slices, pods by selector, or a list of URLs.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use domain::endpoint::{EndpointId, EndpointSpec, PodRef, Roles, Target};
+use domain::name::ObjectName;
+
+use super::Lowering;
+use super::engine::Engine;
+use super::report::About;
+use super::url;
+use crate::bundle::facts::{PodFacts, ServiceFacts, SliceEndpoint, SliceFacts, authority};
+use crate::kind::BackendRef;
+use crate::kind::reference::{BackendObject, LabelSelector};
+
+/// The port of an engine where nothing says another.
+const DEFAULT_PORT: u16 = 8000;
+const FIELD: &str = "spec.backendRef";
+
+/// Pods by one of their labels, made when first needed.
+#[derive(Debug, Default)]
+pub(super) struct PodIndex<'a> {
+    by_label: Option<HashMap<(&'a str, &'a str, &'a str), Vec<&'a Arc<PodFacts>>>>,
+}
+
+/// Where an engine listens.
+struct Place<'a> {
+    address: &'a Arc<str>,
+    port: u16,
+    node: &'a Arc<str>,
+    zone: &'a Arc<str>,
+}
+
+impl<'a> Lowering<'a> {
+    /// Endpoints of a backend, each URL once.
+    pub(super) fn backend(
+        &mut self,
+        about: &About,
+        to: &BackendRef,
+        engine: &Engine,
+    ) -> Vec<Arc<EndpointSpec>> {
+        let plain;
+        let object = match to {
+            BackendRef::Ref(object) => &**object,
+            BackendRef::Name(name) => {
+                let (namespace, name) =
+                    name.split_once('/').map_or((None, &**name), |(ns, name)| (Some(ns), name));
+                let namespace = namespace.map(str::to_owned);
+                plain = BackendObject { name: name.to_owned(), namespace, ..BackendObject::default() };
+                &plain
+            }
+        };
+        if self.same_namespace(about, FIELD, object.namespace.as_deref()).is_none() {
+            return Vec::new();
+        }
+        if object.weight.is_some() {
+            let message = "weight is not acted upon: a service has one backend";
+            self.report.info(
+                self.bundle,
+                about,
+                "spec.backendRef.weight",
+                "NotActedUpon",
+                message,
+                "remove it",
+            );
+        }
+        let group = object.group.as_deref().or(object.api_group.as_deref()).unwrap_or_default();
+        match (group, object.kind.as_deref().unwrap_or("Service")) {
+            // The Go dialect writes Backend and means the core Service of that name.
+            ("" | "core", "Service") | ("gateway.envoyproxy.io", "Backend" | "Service") | ("", "Backend") => {
+                self.core_service(about, object, engine)
+            }
+            (_, "Pods") => self.selected_pods(about, object, engine),
+            (_, "Static") => self.static_urls(about, object, engine),
+            (_, "InferencePool") => {
+                let message = "this version does not read InferencePools";
+                let remedy = "name a Service, or select the pods with kind Pods";
+                self.report.error(self.bundle, about, FIELD, "NotImplemented", message, remedy);
+                Vec::new()
+            }
+            (group, kind) => {
+                let group = if group.is_empty() { "" } else { &format!(" of group {group}") };
+                let message = format!("kind {kind}{group} is no backend");
+                let remedy = "use Service, Pods or Static";
+                self.report.error(self.bundle, about, FIELD, "InvalidReference", message, remedy);
+                Vec::new()
+            }
+        }
+    }
+
+    fn core_service(
+        &mut self,
+        about: &About,
+        object: &BackendObject,
+        engine: &Engine,
+    ) -> Vec<Arc<EndpointSpec>> {
+        let bundle = self.bundle;
+        let name = ObjectName::new(about.name().namespace.clone(), object.name.as_str());
+        let Some(service) = bundle.core_services.get(&name) else {
+            let message = format!("there is no Service {name}");
+            let remedy = "create it, or correct backendRef";
+            self.report.error(bundle, about, FIELD, "BackendNotFound", message, remedy);
+            return Vec::new();
+        };
+        if let Some(external) = &service.value.external_name {
+            let message = format!("Service {name} stands for {external} and has no endpoints of its own");
+            let remedy = format!("use backendRef {{kind: Static, urls: [\"http://{external}:8000\"]}}");
+            self.report.error(bundle, about, FIELD, "NoEndpoints", message, remedy);
+            return Vec::new();
+        }
+        let Some(slices) = bundle.slices.get(&name) else {
+            let message = format!("Service {name} has no EndpointSlice");
+            let remedy =
+                "add one labelled kubernetes.io/service-name, or check that the Service selects pods";
+            self.report.warning(bundle, about, FIELD, "NoEndpoints", message, remedy);
+            return Vec::new();
+        };
+        let Some(port) = self.service_port(about, object.port, &name, &service.value) else {
+            return Vec::new();
+        };
+        let mut found = Found::default();
+        // Of a service with both address families each pod is one engine: IPv4 goes first, the pod's uid tells.
+        let mut slices: Vec<&SliceFacts> = slices.values().map(|held| &*held.value).collect();
+        slices.sort_by_key(|slice| slice.is_ipv6);
+        for slice in slices {
+            let Some(number) = port.on(slice) else { continue };
+            for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.is_routable) {
+                let pod = endpoint
+                    .pod
+                    .as_ref()
+                    .and_then(|(name, _)| bundle.pods.get(name))
+                    .map(|held| &*held.value);
+                if !pod.is_some_and(|pod| pod.is_gone) {
+                    found.add(self.slice_endpoint(endpoint, number, pod, engine));
+                }
+            }
+        }
+        found.endpoints
+    }
+
+    /// Which port of the service: the one asked for, else the one named `http`, else the only one, else 8000.
+    fn service_port<'s>(
+        &mut self,
+        about: &About,
+        asked: Option<u16>,
+        name: &ObjectName,
+        service: &'s ServiceFacts,
+    ) -> Option<Port<'s>> {
+        let ports = &service.ports;
+        let by_number = |number: u16| ports.iter().find(|(_, port)| *port == number);
+        let found = match (asked, ports.as_slice()) {
+            (Some(asked), _) => by_number(asked),
+            (None, []) => return Some(Port { name: None, number: DEFAULT_PORT }),
+            (None, [only]) => Some(only),
+            (None, several) => {
+                several.iter().find(|(name, _)| &**name == "http").or_else(|| by_number(DEFAULT_PORT))
+            }
+        };
+        match found {
+            Some((name, number)) => Some(Port { name: Some(name), number: *number }),
+            // A headless service may list no ports at all.
+            None if ports.is_empty() => Some(Port { name: None, number: asked.unwrap_or(DEFAULT_PORT) }),
+            None => {
+                let message = match asked {
+                    Some(asked) => format!("Service {name} has no port {asked}"),
+                    None => {
+                        format!("Service {name} has several ports, none of them named http or numbered 8000")
+                    }
+                };
+                let remedy = "name one of its ports in backendRef.port";
+                self.report.error(
+                    self.bundle,
+                    about,
+                    "spec.backendRef.port",
+                    "PortNotFound",
+                    message,
+                    remedy,
+                );
+                None
+            }
+        }
+    }
+
+    fn slice_endpoint(
+        &self,
+        endpoint: &SliceEndpoint,
+        port: u16,
+        pod: Option<&PodFacts>,
+        engine: &Engine,
+    ) -> EndpointSpec {
+        let place = Place { address: &endpoint.address, port, node: &endpoint.node, zone: &endpoint.zone };
+        let mut spec = self.endpoint(&place, pod, engine);
+        if let (None, Some((name, uid))) = (pod, &endpoint.pod) {
+            spec.id.pod_uid = Arc::clone(uid);
+            spec.pod = Some(PodRef { namespace: Arc::clone(&name.namespace), name: Arc::clone(&name.name) });
+            spec.asleep = self.bundle.asleep.contains(&spec.id);
+        }
+        spec
+    }
+
+    fn selected_pods(
+        &mut self,
+        about: &About,
+        object: &BackendObject,
+        engine: &Engine,
+    ) -> Vec<Arc<EndpointSpec>> {
+        let Some(selector) = object.selector.as_ref().filter(|selector| !selector.is_empty()) else {
+            let message = "kind Pods needs a selector that says something";
+            let remedy = "add backendRef.selector.matchLabels";
+            self.report.error(self.bundle, about, FIELD, "InvalidReference", message, remedy);
+            return Vec::new();
+        };
+        let pods = self.pods_of(&about.name().namespace, selector);
+        if pods.is_empty() {
+            let message = "the selector selects no pod";
+            let remedy = "check the labels of the pods, and their namespace";
+            self.report.warning(
+                self.bundle,
+                about,
+                "spec.backendRef.selector",
+                "NoEndpoints",
+                message,
+                remedy,
+            );
+        }
+        let mut found = Found::default();
+        for pod in pods.into_iter().filter(|pod| pod.is_routable) {
+            let Some(address) = &pod.address else { continue };
+            let port = object.port.or(pod.http_port).unwrap_or(DEFAULT_PORT);
+            let place = Place { address, port, node: &pod.node, zone: &self.no_text };
+            found.add(self.endpoint(&place, Some(pod), engine));
+        }
+        found.endpoints
+    }
+
+    /// Pods of a namespace that a selector selects, by name.
+    fn pods_of(&mut self, namespace: &str, selector: &LabelSelector) -> Vec<&'a PodFacts> {
+        let bundle = self.bundle;
+        let is_selected = |pod: &PodFacts| {
+            *pod.name.namespace == *namespace
+                && selector.selects(|key| pod.labels.get(key).map(|value| &**value))
+        };
+        let mut pods: Vec<&'a PodFacts> = match selector.match_labels.iter().next() {
+            Some((key, value)) => {
+                let index = self.pods.by_label.get_or_insert_with(|| {
+                    let mut index: HashMap<_, Vec<_>> = HashMap::new();
+                    for held in bundle.pods.values() {
+                        for (key, value) in &held.value.labels {
+                            index
+                                .entry((&*held.value.name.namespace, &**key, &**value))
+                                .or_default()
+                                .push(&held.value);
+                        }
+                    }
+                    index
+                });
+                let candidates = index.get(&(namespace, &**key, &**value)).into_iter().flatten();
+                candidates.map(|pod| &***pod).filter(|pod| is_selected(pod)).collect()
+            }
+            None => bundle.pods.values().map(|held| &*held.value).filter(|pod| is_selected(pod)).collect(),
+        };
+        pods.sort_by(|a, b| a.name.cmp(&b.name));
+        pods
+    }
+
+    fn static_urls(
+        &mut self,
+        about: &About,
+        object: &BackendObject,
+        engine: &Engine,
+    ) -> Vec<Arc<EndpointSpec>> {
+        if object.urls.is_empty() {
+            let message = "kind Static needs urls";
+            self.report.error(self.bundle, about, FIELD, "InvalidReference", message, "add backendRef.urls");
+        }
+        let mut found = Found::default();
+        for (index, entry) in object.urls.iter().enumerate() {
+            let field = format!("spec.backendRef.urls[{index}]");
+            match url::parse(entry.url()) {
+                Ok((url, target)) => {
+                    if entry.weight() == 0 {
+                        let message = "a weight of 0 counts as 1";
+                        self.report.warning(
+                            self.bundle,
+                            about,
+                            &field,
+                            "OutOfRange",
+                            message,
+                            "remove the URL instead",
+                        );
+                    }
+                    if !found.add(self.static_endpoint(url, target, entry.weight(), engine)) {
+                        let message = format!("{} is there twice", entry.url());
+                        self.report.warning(
+                            self.bundle,
+                            about,
+                            &field,
+                            "Duplicate",
+                            message,
+                            "use weight instead",
+                        );
+                    }
+                }
+                Err(why) => {
+                    let message = format!("{:?} is no base URL: {why}", entry.url());
+                    let remedy = "write one such as http://10.0.0.1:8000";
+                    self.report.error(self.bundle, about, &field, "InvalidUrl", message, remedy);
+                }
+            }
+        }
+        found.endpoints
+    }
+
+    /// An endpoint that is known by its URL alone.
+    pub(super) fn static_endpoint(
+        &self,
+        url: Arc<str>,
+        target: Target,
+        weight: u32,
+        engine: &Engine,
+    ) -> EndpointSpec {
+        let id = EndpointId { url, pod_uid: Arc::clone(&self.no_text) };
+        EndpointSpec {
+            asleep: self.is_asleep(&id),
+            id,
+            target,
+            roles: Roles::SERVE,
+            weight: weight.max(1),
+            node: Arc::clone(&self.no_text),
+            zone: Arc::clone(&self.no_text),
+            labels: Vec::new(),
+            pod: None,
+            auth: engine.auth.clone(),
+            tls: engine.tls.clone(),
+            metrics: engine.metrics.clone(),
+        }
+    }
+
+    fn endpoint(&self, place: &Place<'_>, pod: Option<&PodFacts>, engine: &Engine) -> EndpointSpec {
+        let authority = authority(place.address, place.port);
+        let url = ["http://", &authority].concat();
+        let target = Target {
+            tls: false,
+            host: Arc::clone(place.address),
+            port: place.port,
+            base_path: Arc::clone(&self.no_text),
+            authority: authority.into(),
+        };
+        let mut spec = self.static_endpoint(url.into(), target, 1, engine);
+        spec.node = Arc::clone(place.node);
+        spec.zone = Arc::clone(place.zone);
+        if let Some(pod) = pod {
+            spec.id.pod_uid = Arc::clone(&pod.uid);
+            if spec.node.is_empty() {
+                spec.node = Arc::clone(&pod.node);
+            }
+            spec.labels = pod.shown.clone();
+            spec.pod =
+                Some(PodRef { namespace: Arc::clone(&pod.name.namespace), name: Arc::clone(&pod.name.name) });
+            spec.asleep = pod.is_asleep || self.is_asleep(&spec.id);
+        }
+        spec
+    }
+
+    fn is_asleep(&self, id: &EndpointId) -> bool {
+        !self.bundle.asleep.is_empty() && self.bundle.asleep.contains(id)
+    }
+}
+
+/// A port of a service.
+struct Port<'a> {
+    /// Its name in the service, perhaps empty; `None`: the service lists no ports.
+    name: Option<&'a str>,
+    number: u16,
+}
+
+impl Port<'_> {
+    /// The number that the engines of a slice listen on: the slice's port of the same name, else its only one.
+    fn on(&self, slice: &SliceFacts) -> Option<u16> {
+        let named = slice.ports.iter().find(|(name, _)| self.name == Some(&**name));
+        match (named, slice.ports.as_slice()) {
+            (Some((_, number)), _) | (None, [(_, number)]) => Some(*number),
+            (None, []) => Some(self.number),
+            (None, several) => {
+                several.iter().map(|(_, number)| *number).find(|number| *number == self.number)
+            }
+        }
+    }
+}
+
+/// Endpoints found so far; each URL, and each pod and port, once.
+#[derive(Default)]
+struct Found {
+    endpoints: Vec<Arc<EndpointSpec>>,
+    urls: HashSet<Arc<str>>,
+    pods: HashSet<(Arc<str>, u16)>,
+}
+
+impl Found {
+    /// Returns whether it was new.
+    fn add(&mut self, spec: EndpointSpec) -> bool {
+        let is_new = self.urls.insert(Arc::clone(&spec.id.url))
+            && (spec.id.pod_uid.is_empty()
+                || self.pods.insert((Arc::clone(&spec.id.pod_uid), spec.target.port)));
+        if is_new {
+            self.endpoints.push(Arc::new(spec));
+        }
+        is_new
+    }
+}

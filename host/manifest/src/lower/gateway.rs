@@ -1,0 +1,129 @@
+//! An `InferenceGateway`, lowered.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use domain::draft::{GatewayDraft, RouteDraft};
+use domain::name::{ModelName, ObjectName};
+
+use super::Lowering;
+use super::report::About;
+use crate::bundle::Held;
+use crate::kind::InferenceGateway;
+use crate::object::Kind;
+
+impl<'a> Lowering<'a> {
+    pub(super) fn gateway(&mut self, name: &ObjectName, held: &'a Held<InferenceGateway>) -> GatewayDraft {
+        let about = About::new(Kind::InferenceGateway, name);
+        let spec = &held.value.spec;
+        let settings = self.settings(&about, spec);
+        let hostnames = self.hostnames(&about, &spec.hostnames);
+        if spec.service.as_ref().is_some_and(|service| service.enabled) {
+            let message = "this version does not create a Service for the gateway";
+            let remedy = "create one that points to the gateway, or use the path prefix";
+            self.report.warning(
+                self.bundle,
+                &about,
+                "spec.service.enabled",
+                "NotImplemented",
+                message,
+                remedy,
+            );
+        }
+        let chain = self.asked_chain(&about, spec);
+        let routes = self.routes(&about, spec, &chain);
+        if routes.is_empty() {
+            let message = "the gateway routes no model";
+            self.report.warning(self.bundle, &about, "spec.routes", "NoRoutes", message, "add routes");
+        }
+        let aliases = self.aliases(&about, &spec.aliases, &routes);
+        GatewayDraft { name: name.clone(), hostnames, settings, aliases, routes }
+    }
+
+    fn hostnames(&mut self, about: &About, written: &[String]) -> Vec<Box<str>> {
+        let mut hosts: Vec<Box<str>> = Vec::with_capacity(written.len());
+        for (index, host) in written.iter().enumerate() {
+            let lower = host.to_ascii_lowercase();
+            let is_allowed =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+            if lower.is_empty() || lower.len() > 253 || !lower.bytes().all(is_allowed) {
+                let field = format!("spec.hostnames[{index}]");
+                let message = format!("{host:?} is no host name; it is ignored");
+                let remedy = "write one without scheme, port, path and wildcard, such as llm.example.com";
+                self.report.error(self.bundle, about, &field, "Invalid", message, remedy);
+            } else if !hosts.iter().any(|known| **known == *lower) {
+                hosts.push(lower.into());
+            }
+        }
+        hosts
+    }
+
+    /// Aliases that lead to a routed model, each led to its end.
+    fn aliases(
+        &mut self,
+        about: &About,
+        written: &BTreeMap<String, String>,
+        routes: &[RouteDraft],
+    ) -> HashMap<Box<str>, ModelName> {
+        let routed: HashSet<&str> = routes.iter().map(|route| route.model.as_str()).collect();
+        let mut aliases = HashMap::with_capacity(written.len());
+        for alias in written.keys() {
+            let field = format!("spec.aliases.{alias}");
+            let bundle = self.bundle;
+            if routed.contains(alias.as_str()) {
+                let message = format!("{alias} is a model of its own; the alias is ignored");
+                self.report.error(bundle, about, &field, "AliasShadowed", message, "rename the alias");
+                continue;
+            }
+            match end_of(alias, written, &routed) {
+                Ok(model) => {
+                    aliases.insert(alias.as_str().into(), model);
+                }
+                Err(AliasEnd::Unknown(model)) => {
+                    let message = format!("{alias} leads to {model}, which this gateway does not route");
+                    self.report.error(
+                        bundle,
+                        about,
+                        &field,
+                        "AliasTargetNotFound",
+                        message,
+                        "add a route for it",
+                    );
+                }
+                Err(AliasEnd::Cycle) => {
+                    let message = format!("{alias} leads back to itself");
+                    self.report.error(
+                        bundle,
+                        about,
+                        &field,
+                        "AliasCycle",
+                        message,
+                        "let it lead to a routed model",
+                    );
+                }
+            }
+        }
+        aliases
+    }
+}
+
+/// Why an alias leads nowhere.
+enum AliasEnd<'a> {
+    Unknown(&'a str),
+    Cycle,
+}
+
+fn end_of<'a>(
+    alias: &str,
+    aliases: &'a BTreeMap<String, String>,
+    routed: &HashSet<&str>,
+) -> Result<ModelName, AliasEnd<'a>> {
+    let mut at = aliases.get(alias).map(String::as_str).ok_or(AliasEnd::Cycle)?;
+    // A walk longer than there are aliases has met one twice.
+    for _ in 0..=aliases.len() {
+        if let Some(model) = routed.get(at) {
+            return Ok(ModelName::from(*model));
+        }
+        at = aliases.get(at).map(String::as_str).ok_or(AliasEnd::Unknown(at))?;
+    }
+    Err(AliasEnd::Cycle)
+}

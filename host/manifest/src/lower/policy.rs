@@ -1,0 +1,231 @@
+//! Finds the policy that a chain names: a built-in, or a `RoutingPolicy` of the same namespace.
+
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use domain::name::{ObjectName, PolicyName};
+use domain::policy::{FailureMode, PolicyLimits, PolicySource};
+use serde_json::Value;
+
+use super::Lowering;
+use super::chain::{canonical, failure_mode, is_not_yet};
+use super::report::About;
+use crate::kind::inference_service::KeyRef;
+use crate::kind::{RoutingPolicy, RoutingPolicySpec};
+use crate::object::Kind;
+
+/// A policy that was found.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Resolved {
+    pub(super) name: PolicyName,
+    pub(super) source: PolicySource,
+    pub(super) sha256: Option<Arc<str>>,
+    /// Settings of the `RoutingPolicy`.
+    pub(super) config: Option<Value>,
+    pub(super) limits: PolicyLimits,
+    pub(super) failure_mode: FailureMode,
+}
+
+impl Resolved {
+    /// A policy that never loads.
+    pub(super) fn unusable(name: &PolicyName) -> Self {
+        let origin = format!("{name}, which is not available").into();
+        let source = PolicySource::Bytes { origin, bytes: Vec::new().into() };
+        Self { source, failure_mode: FailureMode::Reject, ..Self::builtin(name.as_str()) }
+    }
+
+    fn builtin(name: &str) -> Self {
+        let name = PolicyName::from(name);
+        Self {
+            source: PolicySource::Builtin(name.clone()),
+            name,
+            sha256: None,
+            config: None,
+            limits: PolicyLimits::default(),
+            failure_mode: FailureMode::NextPolicy,
+        }
+    }
+}
+
+/// A policy that was not found, which is found.
+#[derive(Clone, Debug)]
+pub(super) struct Missing {
+    pub(super) name: PolicyName,
+    /// The last good chain should stay in force.
+    pub(super) rejects: bool,
+    pub(super) failure_mode: FailureMode,
+}
+
+impl Lowering<'_> {
+    /// The policy of this name: a built-in in any spelling, else a `RoutingPolicy`.
+    pub(super) fn policy_by_name(
+        &mut self,
+        about: &About,
+        field: &str,
+        name: &str,
+    ) -> Result<Resolved, Missing> {
+        let builtin = canonical(name);
+        if self.options.builtins.contains(builtin) {
+            return Ok(Resolved::builtin(builtin));
+        }
+        let object = ObjectName::new(Arc::clone(&about.name().namespace), name);
+        if !self.bundle.policies.contains_key(&object) && is_not_yet(name) {
+            let message = format!("this version has no policy {name}; the chain goes on without it");
+            let remedy = "use one of the built-in policies, or a RoutingPolicy of your own";
+            self.report.error(self.bundle, about, field, "NotImplemented", message, remedy);
+            return Err(Missing { name: name.into(), rejects: false, failure_mode: FailureMode::NextPolicy });
+        }
+        self.policy_by_ref(about, field, name)
+    }
+
+    /// The `RoutingPolicy` of this name.
+    pub(super) fn policy_by_ref(
+        &mut self,
+        about: &About,
+        field: &str,
+        name: &str,
+    ) -> Result<Resolved, Missing> {
+        let bundle = self.bundle;
+        let object = ObjectName::new(Arc::clone(&about.name().namespace), name);
+        let Some(held) = bundle.policies.get(&object) else {
+            let known: Vec<&str> = self.options.builtins.iter().map(|name| &**name).collect();
+            let message =
+                format!("there is no policy {name}: neither a built-in one nor a RoutingPolicy {object}");
+            let remedy = format!("create it, or use one of {}", known.join(", "));
+            self.report.error(bundle, about, field, "PolicyNotFound", message, remedy);
+            return Err(Missing { name: name.into(), rejects: true, failure_mode: FailureMode::NextPolicy });
+        };
+        let spec = &held.value.spec;
+        let mode = failure_mode(spec.failure_mode);
+        let Some(source) = self.policy_source(&object, spec) else {
+            let message =
+                format!("RoutingPolicy {object} has no usable source; the last good chain stays in force");
+            let remedy = format!("see RoutingPolicy {object}");
+            self.report.error(bundle, about, field, "PolicyNotFound", message, remedy);
+            return Err(Missing { name: name.into(), rejects: true, failure_mode: mode });
+        };
+        Ok(Resolved {
+            name: name.into(),
+            source,
+            sha256: spec.sha256.as_deref().map(Into::into),
+            config: spec.config.as_ref().map(|config| config.0.clone()),
+            limits: self.policy_limits(&object, spec),
+            failure_mode: mode,
+        })
+    }
+
+    /// Looks at a `RoutingPolicy` that perhaps nobody uses.
+    pub(super) fn policy_alone(&mut self, name: &ObjectName, policy: &RoutingPolicy) {
+        self.policy_source(name, &policy.spec);
+        self.policy_limits(name, &policy.spec);
+        let about = About::new(Kind::RoutingPolicy, name);
+        let builtin = canonical(&name.name);
+        if self.options.builtins.contains(builtin) {
+            let message =
+                format!("{} is the name of a built-in policy, which wins where a chain names it", name.name);
+            let remedy = "rename the object, or name it by policyRef";
+            self.report.warning(self.bundle, &about, "metadata.name", "NameConflict", message, remedy);
+        }
+    }
+
+    fn policy_source(&mut self, name: &ObjectName, spec: &RoutingPolicySpec) -> Option<PolicySource> {
+        let bundle = self.bundle;
+        let about = About::new(Kind::RoutingPolicy, name);
+        let source = &spec.source;
+        let given = [
+            source.builtin.is_some(),
+            source.file.is_some(),
+            source.config_map_ref.is_some(),
+            source.secret_ref.is_some(),
+            source.oci.is_some(),
+        ];
+        if given.into_iter().filter(|is_given| *is_given).count() != 1 {
+            let message = "a source is exactly one of builtin, file, configMapRef, secretRef and oci";
+            self.report.error(bundle, &about, "spec.source", "InvalidSource", message, "keep one of them");
+            return None;
+        }
+        if let Some(builtin) = &source.builtin {
+            let known = canonical(builtin);
+            if self.options.builtins.contains(known) {
+                return Some(PolicySource::Builtin(known.into()));
+            }
+            let message = format!("there is no built-in policy {builtin}");
+            let names: Vec<&str> = self.options.builtins.iter().map(|name| &**name).collect();
+            let remedy = format!("use one of {}", names.join(", "));
+            self.report.error(bundle, &about, "spec.source.builtin", "PolicyNotFound", message, remedy);
+        } else if let Some(file) = &source.file {
+            return self.policy_file(&about, file);
+        } else if let Some(to) = &source.config_map_ref {
+            return self.policy_bytes(&about, "spec.source.configMapRef", Kind::ConfigMap, to);
+        } else if let Some(to) = &source.secret_ref {
+            return self.policy_bytes(&about, "spec.source.secretRef", Kind::Secret, to);
+        } else {
+            let message = "this version does not fetch policies from registries";
+            let remedy = "use file, or configMapRef for components up to 1 MiB";
+            self.report.error(bundle, &about, "spec.source.oci", "NotImplemented", message, remedy);
+        }
+        None
+    }
+
+    fn policy_file(&mut self, about: &About, file: &str) -> Option<PolicySource> {
+        let path = Path::new(file);
+        let leaves = path.components().any(|component| matches!(component, Component::ParentDir));
+        if leaves || file.contains('\0') || file.is_empty() {
+            let message = format!("{file:?} leads out of the policy directory");
+            let remedy = "write a path below it, without ..";
+            self.report.error(self.bundle, about, "spec.source.file", "InvalidSource", message, remedy);
+            return None;
+        }
+        Some(PolicySource::File(PathBuf::from(path)))
+    }
+
+    fn policy_bytes(&mut self, about: &About, field: &str, kind: Kind, to: &KeyRef) -> Option<PolicySource> {
+        let value = self.key(about, field, kind, to)?;
+        if value.is_text {
+            let message = format!("key {} stands in data, which holds texts", to.key);
+            let remedy = "put the component into binaryData";
+            self.report.error(self.bundle, about, field, "InvalidSource", message, remedy);
+            return None;
+        }
+        let origin = format!("{} {}/{} key {}", kind.as_str(), about.name().namespace, to.name, to.key);
+        Some(PolicySource::Bytes { origin: origin.into(), bytes: Arc::clone(&value.bytes) })
+    }
+
+    fn policy_limits(&mut self, name: &ObjectName, spec: &RoutingPolicySpec) -> PolicyLimits {
+        let Some(limits) = &spec.limits else { return PolicyLimits::default() };
+        let about = About::new(Kind::RoutingPolicy, name);
+        let memory_bytes = limits.memory.as_ref().and_then(|memory| {
+            let bytes = memory.bytes();
+            if bytes.is_none() {
+                let message = format!("{:?} is no amount of memory; it is ignored", memory.0);
+                self.report.error(
+                    self.bundle,
+                    &about,
+                    "spec.limits.memory",
+                    "WrongForm",
+                    message,
+                    "write one such as 16Mi",
+                );
+            }
+            bytes
+        });
+        let fuel_permille = limits.fuel_factor.and_then(|factor| {
+            let permille = (factor * 1000.0).round();
+            if !(1.0..=1_000_000.0).contains(&permille) {
+                let message = format!("{factor} is out of range; it is ignored");
+                let remedy = "write a number from 0.001 to 1000";
+                self.report.error(
+                    self.bundle,
+                    &about,
+                    "spec.limits.fuelFactor",
+                    "OutOfRange",
+                    message,
+                    remedy,
+                );
+                return None;
+            }
+            Some(permille as u32)
+        });
+        PolicyLimits { memory_bytes, fuel_permille }
+    }
+}
