@@ -154,3 +154,76 @@ fn what_a_snapshot_does_not_hold_is_let_go() {
     recorder.adopt(&fixture::snapshot(&mut assembler, less));
     assert_eq!(sizes(), (1, 1, 1));
 }
+
+/// Names and values of one log line.
+type Line = Vec<(&'static str, String)>;
+
+/// Keeps the fields of every event with target `request`.
+#[derive(Clone, Default)]
+struct Lines(Arc<std::sync::Mutex<Vec<Line>>>);
+
+struct Fields(Line);
+
+impl tracing::field::Visit for Fields {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        self.0.push((field.name(), format!("{value:?}")));
+    }
+}
+
+impl tracing::Subscriber for Lines {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target() == "request"
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut fields = Fields(Vec::new());
+        event.record(&mut fields);
+        self.0.lock().unwrap().push(fields.0);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn a_request_is_one_line_of_stable_fields_and_absent_facts_are_absent() {
+    let endpoint = fixture::endpoint("http://10.0.0.1:8000", "");
+    let gateway = fixture::gateway("g", vec![fixture::route("m", &[endpoint])]);
+    let snapshot = fixture::snapshot(&mut Assembler::default(), vec![gateway]);
+    let pool = &snapshot.pools[0];
+    let recorder = Recorder::new(&Board::new(), 0);
+    let attempt = recorder.attempt(pool, &pool.endpoints[0], 0);
+    let lines = Lines::default();
+    tracing::subscriber::with_default(lines.clone(), || {
+        let answered = outcome(Ending::Answered { status: 200 });
+        let known =
+            End { gateway: Some(&pool.gateway), model: Some(&pool.model), ..end(&answered, Some(&attempt)) };
+        recorder.finished(&known);
+        let failure = FailureKind::BodyNotJson.into();
+        let failed = Outcome {
+            attempts: 0,
+            first_byte: None,
+            usage: None,
+            ..outcome(Ending::Failed { failure, status: 400 })
+        };
+        recorder.finished(&end(&failed, None));
+    });
+    let lines = lines.0.lock().unwrap();
+    let [answered, failed] = &lines[..] else { panic!("one line each: {lines:?}") };
+    let names =
+        |line: &[(&'static str, String)]| line.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" ");
+    assert_eq!(
+        names(answered),
+        "request_id operation gateway model endpoint ending status attempts request_bytes response_bytes chunks \
+         duration_ms first_byte_ms decision_us prompt_tokens cached_tokens completion_tokens"
+    );
+    assert_eq!(
+        names(failed),
+        "request_id operation ending status error attempts request_bytes response_bytes chunks duration_ms decision_us"
+    );
+    let value = |name| &answered.iter().find(|(field, _)| *field == name).unwrap().1;
+    assert_eq!((value("gateway").as_str(), value("duration_ms").as_str()), ("default/g", "200.0"));
+}
