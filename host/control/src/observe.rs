@@ -1,0 +1,228 @@
+//! Looks at the engines of the snapshot in force: their metrics pages, their model lists, whether they sleep.
+//!
+//! One task owns the schedule and the probes it has started; at most [`PROBES_MAX`] run at a time, each bounded in bytes
+//! and time. Readings go to the endpoints' own cells, model lists to the index. A probe that fails changes nothing: old
+//! numbers grow stale by themselves, and an engine is not excluded for a list that could not be fetched.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::endpoint::{EndpointId, EndpointSpec};
+use domain::published::Published;
+use manifest::ListedModel;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::clock::Clock;
+use crate::publish::Report;
+use crate::start::stopped;
+
+mod client;
+mod models;
+mod page;
+mod probe;
+mod schedule;
+
+pub use client::ProbeError;
+pub use models::{MODEL_NAME_BYTES_MAX, MODELS_MAX};
+pub use page::{LINE_BYTES_MAX, Scanner};
+pub use probe::{MODELS_BYTES_MAX, PAGE_BYTES_MAX};
+
+use client::Trust;
+use probe::{Answer, Limits};
+use schedule::{Intervals, Job, Probe, Schedule, Target};
+
+/// Probes in flight at a time.
+pub const PROBES_MAX: usize = 64;
+/// An engine that answers so many times in a row that it has no model list is believed: an earlier list is forgotten.
+pub const LISTLESS_MAX: u32 = 3;
+/// How often an engine is asked again for what it said it does not know.
+const UNKNOWN_INTERVAL: Duration = Duration::from_secs(60);
+/// Longest time for a probe other than a metrics page.
+const OTHER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often to look.
+#[derive(Clone, Copy, Debug)]
+pub struct ObserveSettings {
+    /// Between two readings of an engine's metrics page (`--engine-scrape-interval`). Default 2 s, at least 10 ms. A
+    /// page may take three quarters of it.
+    pub metrics_interval: Duration,
+    /// Between two looks at an engine's model list, and whether it sleeps. Default 10 s, at least 10 ms.
+    pub models_interval: Duration,
+}
+
+impl Default for ObserveSettings {
+    fn default() -> Self {
+        Self { metrics_interval: Duration::from_secs(2), models_interval: Duration::from_secs(10) }
+    }
+}
+
+/// What an engine's list became.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ObservedModels {
+    /// Which engine.
+    pub endpoint: EndpointId,
+    /// Its models now. `None`: unknown, which excludes nobody.
+    pub models: Option<Arc<[ListedModel]>>,
+}
+
+/// The observing task. [`Observer::run`] ends when told to, and takes its probes with it.
+#[derive(Debug)]
+pub(crate) struct Observer {
+    /// Where the snapshot in force stands.
+    pub(crate) published: Published,
+    /// Says when it has changed, and whom model lists keep out of it.
+    pub(crate) reports: watch::Receiver<Report>,
+    /// Takes model lists.
+    pub(crate) lists: mpsc::Sender<ObservedModels>,
+    /// The gateway's clock.
+    pub(crate) clock: Clock,
+    /// How often.
+    pub(crate) settings: ObserveSettings,
+}
+
+/// What was learnt of one engine's list.
+#[derive(Debug, Default)]
+struct Known {
+    models: Option<Arc<[ListedModel]>>,
+    listless: u32,
+}
+
+impl Observer {
+    /// Observes until `stop` turns true (or its sender is gone).
+    pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut round = Round::new(&self.settings);
+        let mut probes: JoinSet<(Job, Answer)> = JoinSet::new();
+        self.reconcile(&mut round).await;
+        loop {
+            let now_ms = self.clock.now_ms();
+            while probes.len() < PROBES_MAX
+                && let Some(job) = round.schedule.take_due(now_ms)
+            {
+                let (tls, limits, clock) = (round.trust.config(&job.target.spec), round.limits, self.clock);
+                probes.spawn(async move {
+                    let answer = probe::run(&job, tls, limits, clock).await;
+                    (job, answer)
+                });
+            }
+            let idle = round
+                .schedule
+                .next_due_ms()
+                .map(|due_ms| Duration::from_millis(due_ms.saturating_sub(now_ms)));
+            tokio::select! {
+                () = stopped(&mut stop) => break,
+                changed = self.reports.changed() => match changed {
+                    Ok(()) => self.reconcile(&mut round).await,
+                    Err(_) => break,
+                },
+                Some(ended) = probes.join_next() => {
+                    // A probe cannot be cancelled while we run, and a panic in one is a bug that the tests would show;
+                    // its endpoint is then not asked again, the others are.
+                    if let Ok((job, answer)) = ended {
+                        self.settle(&mut round, &job, answer).await;
+                    }
+                }
+                () = tokio::time::sleep(idle.unwrap_or(UNKNOWN_INTERVAL)), if probes.len() < PROBES_MAX => {}
+            }
+        }
+        probes.shutdown().await;
+    }
+
+    /// Takes over the endpoints of the snapshot in force, and those that their lists keep out of it.
+    async fn reconcile(&mut self, round: &mut Round) {
+        let excluded = Arc::clone(&self.reports.borrow_and_update().excluded);
+        let snapshot = self.published.load_full();
+        let outside = excluded.iter().map(|spec| Target { spec: Arc::clone(spec), state: None });
+        let inside = snapshot.endpoints.iter().map(|endpoint| Target {
+            spec: Arc::clone(&endpoint.spec),
+            state: Some(Arc::clone(&endpoint.state)),
+        });
+        // An endpoint may be kept out of one pool and serve in another: the one with a state comes last and wins.
+        let mut targets: HashMap<EndpointId, Target> = HashMap::new();
+        targets.extend(outside.chain(inside).map(|target| (target.spec.id.clone(), target)));
+        let left = round.schedule.reconcile(targets.into_values(), self.clock.now_ms());
+        round.trust.retain(round.schedule.specs());
+        for endpoint in left {
+            if round.known.remove(&endpoint).is_some_and(|known| known.models.is_some()) {
+                self.send(ObservedModels { endpoint, models: None }).await;
+            }
+        }
+    }
+
+    async fn settle(&mut self, round: &mut Round, job: &Job, answer: Answer) {
+        let spec: &EndpointSpec = &job.target.spec;
+        // An engine without a list is asked as often as one with: adapters and models come and go.
+        let known = job.probe == Probe::Models || !answer.is_unknown();
+        round.schedule.finished(&spec.id, job.probe, known, self.clock.now_ms());
+        if let Answer::Failed(error) = &answer {
+            tracing::debug!(endpoint = %spec.id, probe = ?job.probe, %error, "probe failed");
+        }
+        if job.probe == Probe::Models
+            && round.schedule.has(&spec.id)
+            && let Some(models) = round.known.entry(spec.id.clone()).or_default().learn(answer)
+        {
+            self.send(ObservedModels { endpoint: spec.id.clone(), models }).await;
+        }
+    }
+
+    /// The index is at most a few messages behind; waiting for it only delays the next probe.
+    async fn send(&self, list: ObservedModels) {
+        // The index is gone only when everything stops.
+        let _ = self.lists.send(list).await;
+    }
+}
+
+/// What the task keeps between probes.
+#[derive(Debug)]
+struct Round {
+    schedule: Schedule,
+    trust: Trust,
+    limits: Limits,
+    known: HashMap<EndpointId, Known>,
+}
+
+impl Round {
+    fn new(settings: &ObserveSettings) -> Self {
+        let milliseconds =
+            |interval: Duration| u64::try_from(interval.as_millis()).unwrap_or(u64::MAX / 4).max(10);
+        let intervals = Intervals {
+            metrics_ms: milliseconds(settings.metrics_interval),
+            models_ms: milliseconds(settings.models_interval),
+            unknown_ms: UNKNOWN_INTERVAL.as_millis() as u64,
+        };
+        let limits =
+            Limits { metrics: Duration::from_millis(intervals.metrics_ms * 3 / 4), other: OTHER_TIMEOUT };
+        Self { schedule: Schedule::new(intervals), trust: Trust::default(), limits, known: HashMap::new() }
+    }
+}
+
+impl Known {
+    /// What to tell, if anything has changed. Only an answer changes something, a failure does not.
+    fn learn(&mut self, answer: Answer) -> Option<Option<Arc<[ListedModel]>>> {
+        let now = match answer {
+            Answer::Models(models) => {
+                self.listless = 0;
+                Some(models)
+            }
+            answer if answer.is_unknown() => {
+                self.listless += 1;
+                if self.listless < LISTLESS_MAX {
+                    return None;
+                }
+                None
+            }
+            Answer::Stored | Answer::Failed(_) => return None,
+        };
+        if now == self.models {
+            return None;
+        }
+        self.models.clone_from(&now);
+        Some(now)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod fake_engine;
+#[cfg(test)]
+mod tests;

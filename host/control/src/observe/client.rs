@@ -1,0 +1,194 @@
+//! One small HTTP/1.1 client for probes: a connection a request, bounded in size, without redirects.
+//!
+//! Time is the caller's: dropping the future closes the connection.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
+use http::{HeaderValue, Request, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use domain::endpoint::{EndpointSpec, EngineTls};
+
+mod trust;
+
+/// Most bytes of head that an engine may send.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// Why a probe brought nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// No connection.
+    #[error("connect failed")]
+    Connect(#[source] std::io::Error),
+    /// No TLS session: the certificate is not trusted, or the settings are unusable.
+    #[error("TLS failed")]
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What came back is not HTTP, or broke off.
+    #[error("exchange failed")]
+    Exchange(#[source] hyper::Error),
+    /// The URL cannot be put into a request.
+    #[error("bad request target")]
+    Target(#[source] http::Error),
+    /// The body is larger than the limit.
+    #[error("answer above {limit_bytes} bytes")]
+    TooLarge {
+        /// The limit in force.
+        limit_bytes: usize,
+    },
+    /// Not 200.
+    #[error("answered {0}")]
+    Status(StatusCode),
+    /// The body is not what the path promises.
+    #[error("answer cannot be read")]
+    Content,
+    /// No answer within the probe's time.
+    #[error("no answer in time")]
+    Timeout,
+}
+
+/// Ready TLS settings, one per distinct [`EngineTls`].
+#[derive(Debug, Default)]
+pub(super) struct Trust {
+    configs: HashMap<EngineTls, Option<Arc<ClientConfig>>>,
+}
+
+/// What to get, and from whom.
+#[derive(Clone, Debug)]
+pub(super) struct Question {
+    /// Whom to ask.
+    pub spec: Arc<EndpointSpec>,
+    /// TLS settings, where the endpoint speaks it. `None` there: unusable settings.
+    pub tls: Option<Arc<ClientConfig>>,
+    /// Port, if not the endpoint's own.
+    pub port: Option<u16>,
+    /// Path behind the endpoint's base path, or the whole path where `port` is set.
+    pub path: Arc<str>,
+    /// Value of `Accept`.
+    pub accept: &'static str,
+    /// Most bytes of body.
+    pub bytes_max: usize,
+}
+
+impl Trust {
+    /// Settings for an endpoint; `None` where it does not speak TLS, or its CA bundle is unreadable.
+    pub(super) fn config(&mut self, spec: &EndpointSpec) -> Option<Arc<ClientConfig>> {
+        if !spec.target.tls {
+            return None;
+        }
+        let settings = spec.tls.as_deref().cloned().unwrap_or_default();
+        self.configs.entry(settings).or_insert_with_key(trust::client_config).clone()
+    }
+
+    /// Forgets settings that none of `live` uses.
+    pub(super) fn retain<'a>(&mut self, live: impl Iterator<Item = &'a EndpointSpec>) {
+        let live: std::collections::HashSet<&EngineTls> =
+            live.filter_map(|spec| spec.tls.as_deref()).collect();
+        self.configs.retain(|settings, _| live.contains(settings) || *settings == EngineTls::default());
+    }
+}
+
+/// Asks, and hands the body over piece by piece; only a 200 has one.
+pub(super) async fn get(question: &Question, on_piece: impl FnMut(&[u8])) -> Result<(), ProbeError> {
+    let target = &question.spec.target;
+    let port = question.port.unwrap_or(target.port);
+    let stream = TcpStream::connect((&*target.host, port)).await.map_err(ProbeError::Connect)?;
+    stream.set_nodelay(true).map_err(ProbeError::Connect)?;
+    if !target.tls {
+        return exchange(stream, question, on_piece).await;
+    }
+    let config = question.tls.clone().ok_or_else(|| ProbeError::Tls("CA bundle is unreadable".into()))?;
+    let name =
+        ServerName::try_from(target.host.to_string()).map_err(|error| ProbeError::Tls(error.into()))?;
+    let connector = TlsConnector::from(config);
+    let stream = connector.connect(name, stream).await.map_err(|error| ProbeError::Tls(error.into()))?;
+    exchange(stream, question, on_piece).await
+}
+
+/// The same, as one buffer.
+pub(super) async fn get_whole(question: &Question) -> Result<Vec<u8>, ProbeError> {
+    let mut body = Vec::new();
+    get(question, |piece| body.extend_from_slice(piece)).await?;
+    Ok(body)
+}
+
+async fn exchange<S>(stream: S, question: &Question, on_piece: impl FnMut(&[u8])) -> Result<(), ProbeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let request = request(question).map_err(ProbeError::Target)?;
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(HEAD_BYTES_MAX);
+    let (mut sender, connection) =
+        builder.handshake(TokioIo::new(stream)).await.map_err(ProbeError::Exchange)?;
+    let answer = async {
+        let response = sender.send_request(request).await.map_err(ProbeError::Exchange)?;
+        if response.status() != StatusCode::OK {
+            return Err(ProbeError::Status(response.status()));
+        }
+        read(response.into_body(), question.bytes_max, on_piece).await
+    };
+    tokio::pin!(connection, answer);
+    // The connection is polled here and not in a task of its own, so that dropping us ends both.
+    tokio::select! {
+        biased;
+        answer = &mut answer => answer,
+        ended = &mut connection => match ended {
+            // The connection is done before the body was read: what is left stands in its channel.
+            Ok(()) => answer.await,
+            Err(error) => Err(ProbeError::Exchange(error)),
+        },
+    }
+}
+
+async fn read(
+    mut body: Incoming,
+    bytes_max: usize,
+    mut on_piece: impl FnMut(&[u8]),
+) -> Result<(), ProbeError> {
+    let mut bytes = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(ProbeError::Exchange)?;
+        if let Some(piece) = frame.data_ref() {
+            bytes += piece.len();
+            if bytes > bytes_max {
+                return Err(ProbeError::TooLarge { limit_bytes: bytes_max });
+            }
+            on_piece(piece);
+        }
+    }
+    Ok(())
+}
+
+fn request(question: &Question) -> Result<Request<Empty<Bytes>>, http::Error> {
+    let target = &question.spec.target;
+    let (path, authority) = match question.port {
+        Some(port) if target.host.contains(':') => {
+            (question.path.to_string(), format!("[{}]:{port}", target.host))
+        }
+        Some(port) => (question.path.to_string(), format!("{}:{port}", target.host)),
+        None => (format!("{}{}", target.base_path, question.path), target.authority.to_string()),
+    };
+    let mut request = Request::get(path)
+        .header(HOST, authority)
+        .header(ACCEPT, question.accept)
+        .header(USER_AGENT, concat!("wicketgate/", env!("CARGO_PKG_VERSION")))
+        .header(CONNECTION, HeaderValue::from_static("close"));
+    if let Some(auth) = &question.spec.auth {
+        request = request.header(&auth.header, &auth.value);
+    }
+    request.body(Empty::new())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! Against a real server on loopback, with and without TLS.
+
+use domain::endpoint::EngineAuth;
+use http::header::AUTHORIZATION;
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+use crate::observe::fake_engine::{FakeEngine, Script, spec};
+
+fn question(spec: EndpointSpec, path: &str) -> Question {
+    let tls = Trust::default().config(&spec);
+    Question {
+        spec: Arc::new(spec),
+        tls,
+        port: None,
+        path: path.into(),
+        accept: "text/plain",
+        bytes_max: 100,
+    }
+}
+
+#[tokio::test]
+async fn a_request_carries_credentials_host_and_base_path() {
+    let mut engine = FakeEngine::start().await;
+    engine.answer("/base/x", 200, "hello");
+    let mut spec = engine.spec();
+    spec.target.base_path = "/base".into();
+    let auth = EngineAuth {
+        header: AUTHORIZATION,
+        value: HeaderValue::from_static("Bearer s"),
+        forward_client: true,
+    };
+    spec.auth = Some(Arc::new(auth));
+    assert_eq!(get_whole(&question(spec, "/x")).await.expect("200"), b"hello");
+    let head = engine.asked("/base/x").await;
+    for line in [&format!("host: 127.0.0.1:{}", engine.port), "accept: text/plain", "authorization: Bearer s"]
+    {
+        assert!(head.contains(&format!("\r\n{line}\r\n")), "{line} in {head}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_of_its_own_leaves_the_base_path_out() {
+    let mut engine = FakeEngine::start().await;
+    engine.answer("/metrics", 200, "");
+    let mut elsewhere = spec("http://127.0.0.1:1");
+    elsewhere.target.base_path = "/base".into();
+    let question = Question { port: Some(engine.port), ..question(elsewhere, "/metrics") };
+    get_whole(&question).await.expect("200");
+    assert!(engine.asked("/metrics").await.contains(&format!("host: 127.0.0.1:{}\r\n", engine.port)));
+}
+
+#[tokio::test]
+async fn every_way_to_fail_is_told_apart() {
+    let engine = FakeEngine::start().await;
+    engine.answer("/500", 500, "x");
+    engine.answer("/big", 200, &"x".repeat(101));
+    engine.on("/garbage", Script::Raw(b"not http at all\r\n\r\n".to_vec()));
+    engine.on("/cut", Script::Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nshort".to_vec()));
+    let redirect = b"HTTP/1.1 302 Found\r\nlocation: /exact\r\ncontent-length: 0\r\n\r\n";
+    engine.on("/redirect", Script::Raw(redirect.to_vec()));
+    engine.on("/close-delimited", Script::Raw(b"HTTP/1.1 200 OK\r\n\r\nall of it".to_vec()));
+    let ask = async |path: &str| get_whole(&question(engine.spec(), path)).await;
+    assert!(matches!(ask("/500").await, Err(ProbeError::Status(StatusCode::INTERNAL_SERVER_ERROR))));
+    assert!(matches!(ask("/redirect").await, Err(ProbeError::Status(StatusCode::FOUND))));
+    assert!(matches!(ask("/big").await, Err(ProbeError::TooLarge { limit_bytes: 100 })));
+    assert!(matches!(ask("/garbage").await, Err(ProbeError::Exchange(_))));
+    assert!(matches!(ask("/cut").await, Err(ProbeError::Exchange(_))));
+    assert_eq!(ask("/close-delimited").await.expect("200"), b"all of it");
+    let nobody = question(spec("http://127.0.0.1:1"), "/");
+    assert!(matches!(get_whole(&nobody).await, Err(ProbeError::Connect(_))));
+}
+
+#[tokio::test]
+async fn a_certificate_is_believed_if_the_bundle_or_nobody_says_so() {
+    let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let chain = vec![CertificateDer::from(key.cert.der().to_vec())];
+    let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.signing_key.serialize_der()));
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
+        .expect("a usable key");
+    let engine = FakeEngine::start_with(Some(TlsAcceptor::from(Arc::new(config)))).await;
+    engine.answer("/x", 200, "secret");
+    let ask = async |tls: Option<EngineTls>| {
+        let mut spec = spec(&format!("https://localhost:{}", engine.port));
+        spec.tls = tls.map(Arc::new);
+        get_whole(&question(spec, "/x")).await
+    };
+    let bundle = |pem: &str| EngineTls { ca_pem: Some(pem.as_bytes().into()), insecure_skip_verify: false };
+    assert_eq!(ask(Some(bundle(&key.cert.pem()))).await.expect("trusted"), b"secret");
+    let blind = EngineTls { ca_pem: None, insecure_skip_verify: true };
+    assert_eq!(ask(Some(blind)).await.expect("not verified"), b"secret");
+    for untrusted in [
+        None,
+        Some(bundle("")),
+        Some(bundle("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")),
+    ] {
+        assert!(matches!(ask(untrusted).await, Err(ProbeError::Tls(_))));
+    }
+}

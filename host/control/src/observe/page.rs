@@ -1,0 +1,210 @@
+//! Reads the few numbers we need from an engine's Prometheus text page, as it streams in.
+//!
+//! Borrowed and bounded: nothing is kept but one number per known metric and the start of a line whose end has not come
+//! yet. Bytes that are no exposition text are skipped line by line; the scanner never fails and never panics. It knows
+//! names, not types: comment lines are skipped with the rest.
+
+use domain::endpoint::EngineReading;
+
+/// Longest line that is read, bytes; a longer one is skipped as a whole.
+pub const LINE_BYTES_MAX: usize = 16 << 10;
+
+/// A share slightly above one is rounding; one far above is another unit, and unknown.
+const SHARE_MAX: f64 = 1.01;
+
+/// How samples of one name with different labels become one number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fold {
+    Sum,
+    Max,
+}
+
+/// What a metric means to us.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    Queued,
+    Running,
+    KvUsage,
+    PrefixHitRate,
+    PrefixHits,
+    PrefixQueries,
+    DraftAccepted,
+    DraftProposed,
+}
+
+/// Known names. Of several with one meaning on the same page the first here counts, never both: engines show the old
+/// and the new name side by side while they rename.
+const KNOWN: [(&[u8], Meaning, Fold); 27] = [
+    (b"vllm:num_requests_waiting", Meaning::Queued, Fold::Sum),
+    (b"sglang:num_queue_reqs", Meaning::Queued, Fold::Sum),
+    (b"trtllm_num_requests_waiting", Meaning::Queued, Fold::Sum),
+    (b"llamacpp:requests_deferred", Meaning::Queued, Fold::Sum),
+    (b"vllm:num_requests_running", Meaning::Running, Fold::Sum),
+    (b"sglang:num_running_reqs", Meaning::Running, Fold::Sum),
+    (b"trtllm_num_requests_running", Meaning::Running, Fold::Sum),
+    (b"llamacpp:requests_processing", Meaning::Running, Fold::Sum),
+    (b"vllm:kv_cache_usage_perc", Meaning::KvUsage, Fold::Max),
+    (b"vllm:gpu_cache_usage_perc", Meaning::KvUsage, Fold::Max),
+    (b"sglang:token_usage", Meaning::KvUsage, Fold::Max),
+    (b"trtllm_kv_cache_utilization", Meaning::KvUsage, Fold::Max),
+    (b"llamacpp:kv_cache_usage_ratio", Meaning::KvUsage, Fold::Max),
+    (b"vllm:gpu_prefix_cache_hit_rate", Meaning::PrefixHitRate, Fold::Max),
+    (b"sglang:cache_hit_rate", Meaning::PrefixHitRate, Fold::Max),
+    (b"vllm:prefix_cache_hits_total", Meaning::PrefixHits, Fold::Sum),
+    (b"vllm:prefix_cache_hits", Meaning::PrefixHits, Fold::Sum),
+    (b"vllm:gpu_prefix_cache_hits_total", Meaning::PrefixHits, Fold::Sum),
+    (b"vllm:gpu_prefix_cache_hits", Meaning::PrefixHits, Fold::Sum),
+    (b"vllm:prefix_cache_queries_total", Meaning::PrefixQueries, Fold::Sum),
+    (b"vllm:prefix_cache_queries", Meaning::PrefixQueries, Fold::Sum),
+    (b"vllm:gpu_prefix_cache_queries_total", Meaning::PrefixQueries, Fold::Sum),
+    (b"vllm:gpu_prefix_cache_queries", Meaning::PrefixQueries, Fold::Sum),
+    (b"vllm:spec_decode_num_accepted_tokens_total", Meaning::DraftAccepted, Fold::Sum),
+    (b"vllm:spec_decode_num_accepted_tokens", Meaning::DraftAccepted, Fold::Sum),
+    (b"vllm:spec_decode_num_draft_tokens_total", Meaning::DraftProposed, Fold::Sum),
+    (b"vllm:spec_decode_num_draft_tokens", Meaning::DraftProposed, Fold::Sum),
+];
+
+/// Collects the numbers of one page, fed in pieces of any size.
+#[derive(Debug)]
+pub struct Scanner {
+    found: [Option<f64>; KNOWN.len()],
+    /// Start of a line whose end has not come yet; at most [`LINE_BYTES_MAX`].
+    partial: Vec<u8>,
+    /// The current line is too long: skip to its end.
+    skipping: bool,
+}
+
+impl Default for Scanner {
+    fn default() -> Self {
+        Self { found: [None; KNOWN.len()], partial: Vec::new(), skipping: false }
+    }
+}
+
+impl Scanner {
+    /// Reads the next piece of the page.
+    pub fn feed(&mut self, mut bytes: &[u8]) {
+        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            self.end_of_line(&bytes[..end]);
+            bytes = &bytes[end + 1..];
+        }
+        if self.skipping || self.partial.len() + bytes.len() > LINE_BYTES_MAX {
+            self.skipping = true;
+            self.partial.clear();
+        } else {
+            self.partial.extend_from_slice(bytes);
+        }
+    }
+
+    /// The page has ended: what it said.
+    pub fn finish(mut self) -> EngineReading {
+        self.end_of_line(&[]);
+        let (hits, queries) = self.pair(Meaning::PrefixHits, Meaning::PrefixQueries);
+        let (accepted, proposed) = self.pair(Meaning::DraftAccepted, Meaning::DraftProposed);
+        EngineReading {
+            queued: self.get(Meaning::Queued).and_then(count),
+            running: self.get(Meaning::Running).and_then(count),
+            kv_usage: self.get(Meaning::KvUsage).and_then(share).map(|value| value as f32),
+            acceptance: ratio(accepted, proposed).map(|value| value as f32),
+            prefix_hit_rate: self
+                .get(Meaning::PrefixHitRate)
+                .and_then(share)
+                .or_else(|| ratio(hits, queries)),
+            prefix_hits: hits,
+            prefix_queries: queries,
+        }
+    }
+
+    fn end_of_line(&mut self, rest: &[u8]) {
+        if self.skipping || self.partial.len() + rest.len() > LINE_BYTES_MAX {
+            self.skipping = false;
+            self.partial.clear();
+        } else if self.partial.is_empty() {
+            self.line(rest);
+        } else {
+            let mut line = std::mem::take(&mut self.partial);
+            line.extend_from_slice(rest);
+            self.line(&line);
+            line.clear();
+            self.partial = line;
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        let Some((name, value)) = sample(line) else { return };
+        let Some(index) = KNOWN.iter().position(|(known, ..)| *known == name) else { return };
+        let Some(value) = number(value) else { return };
+        let cell = &mut self.found[index];
+        *cell = Some(match (*cell, KNOWN[index].2) {
+            (None, _) => value,
+            (Some(old), Fold::Sum) => old + value,
+            (Some(old), Fold::Max) => old.max(value),
+        });
+    }
+
+    fn get(&self, meaning: Meaning) -> Option<f64> {
+        let mut of_meaning = KNOWN.iter().zip(self.found).filter(|((_, known, _), _)| *known == meaning);
+        of_meaning.find_map(|(_, value)| value)
+    }
+
+    /// Two counters that only make sense together.
+    fn pair(&self, part: Meaning, whole: Meaning) -> (Option<f64>, Option<f64>) {
+        (self.get(part), self.get(whole))
+    }
+}
+
+/// Name and the text after it of one sample line; `None` for anything else.
+fn sample(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let line = line.trim_ascii();
+    let end = line.iter().position(|byte| !is_name(*byte)).unwrap_or(line.len());
+    let (name, rest) = line.split_at(end);
+    match rest.first()? {
+        _ if name.is_empty() => None,
+        b'{' => Some((name, after_labels(rest)?)),
+        b' ' | b'\t' => Some((name, rest)),
+        _ => None,
+    }
+}
+
+fn is_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':'
+}
+
+/// What stands behind the closing brace; braces inside quotes do not count.
+fn after_labels(labels: &[u8]) -> Option<&[u8]> {
+    let (mut quoted, mut escaped) = (false, false);
+    for (index, byte) in labels.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'}' if !quoted => return Some(&labels[index + 1..]),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The value in front of an optional timestamp. Blank, not finite or negative is unknown: none of ours can be negative.
+fn number(text: &[u8]) -> Option<f64> {
+    let value = text.split(u8::is_ascii_whitespace).find(|word| !word.is_empty())?;
+    let value: f64 = std::str::from_utf8(value).ok()?.parse().ok()?;
+    (value.is_finite() && value >= 0.0).then_some(value)
+}
+
+fn count(value: f64) -> Option<f32> {
+    Some(value as f32).filter(|value| value.is_finite())
+}
+
+fn share(value: f64) -> Option<f64> {
+    (value <= SHARE_MAX).then(|| value.min(1.0))
+}
+
+fn ratio(part: Option<f64>, whole: Option<f64>) -> Option<f64> {
+    match (part, whole) {
+        (Some(part), Some(whole)) if whole > 0.0 => share(part / whole),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! One probe: ask, read, and say what was learnt.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use http::StatusCode;
+use manifest::ListedModel;
+use rustls::ClientConfig;
+
+use super::client::{ProbeError, Question, get, get_whole};
+use super::models::{from_loaded, from_openai, is_sleeping};
+use super::page::Scanner;
+use super::schedule::{Job, Probe, Target};
+use crate::Clock;
+
+/// Largest metrics page that is read, bytes. Pages are scanned as they stream, so this bounds time, not memory.
+pub const PAGE_BYTES_MAX: usize = 4 << 20;
+/// Largest model list that is read, bytes.
+pub const MODELS_BYTES_MAX: usize = 1 << 20;
+/// Largest answer about sleeping, bytes.
+const SLEEP_BYTES_MAX: usize = 4 << 10;
+
+/// Time that a probe may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// For a metrics page; shorter than the interval.
+    pub metrics: Duration,
+    /// For everything else.
+    pub other: Duration,
+}
+
+/// What a probe brought.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// The endpoint's cells are up to date.
+    Stored,
+    /// The engine's list.
+    Models(Arc<[ListedModel]>),
+    /// Nothing.
+    Failed(ProbeError),
+}
+
+impl Answer {
+    /// Whether the engine does not know the question at all.
+    pub(super) fn is_unknown(&self) -> bool {
+        const UNKNOWN: [StatusCode; 3] =
+            [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
+        matches!(self, Self::Failed(ProbeError::Status(status)) if UNKNOWN.contains(status))
+    }
+}
+
+/// Runs a probe within its time. Dropping the future closes the connection.
+pub(super) async fn run(job: &Job, tls: Option<Arc<ClientConfig>>, limits: Limits, clock: Clock) -> Answer {
+    let limit = if job.probe == Probe::Metrics { limits.metrics } else { limits.other };
+    let asked = async {
+        match job.probe {
+            Probe::Metrics => metrics(&job.target, tls, clock).await.map(|()| Answer::Stored),
+            Probe::Models => models(&job.target, tls).await.map(Answer::Models),
+            Probe::Sleep => sleep(&job.target, tls).await.map(|()| Answer::Stored),
+        }
+    };
+    match tokio::time::timeout(limit, asked).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => Answer::Failed(error),
+        Err(_) => Answer::Failed(ProbeError::Timeout),
+    }
+}
+
+async fn metrics(target: &Target, tls: Option<Arc<ClientConfig>>, clock: Clock) -> Result<(), ProbeError> {
+    let page = &target.spec.metrics;
+    let question = Question {
+        spec: Arc::clone(&target.spec),
+        tls,
+        port: page.port,
+        path: Arc::clone(&page.path),
+        accept: "text/plain",
+        bytes_max: PAGE_BYTES_MAX,
+    };
+    let mut scanner = Scanner::default();
+    get(&question, |piece| scanner.feed(piece)).await?;
+    if let Some(state) = &target.state {
+        state.store_reading(&scanner.finish(), clock.now_ms());
+    }
+    Ok(())
+}
+
+async fn models(target: &Target, tls: Option<Arc<ClientConfig>>) -> Result<Arc<[ListedModel]>, ProbeError> {
+    let mut question = json_question(target, tls, "/v1/models", MODELS_BYTES_MAX);
+    match get_whole(&question).await {
+        Ok(body) => from_openai(&body).ok_or(ProbeError::Content),
+        Err(ProbeError::Status(StatusCode::NOT_FOUND)) => {
+            question.path = "/api/ps".into();
+            let body = get_whole(&question).await?;
+            from_loaded(&body).ok_or(ProbeError::Content)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn sleep(target: &Target, tls: Option<Arc<ClientConfig>>) -> Result<(), ProbeError> {
+    let question = json_question(target, tls, "/is_sleeping", SLEEP_BYTES_MAX);
+    let asleep = is_sleeping(&get_whole(&question).await?).ok_or(ProbeError::Content)?;
+    if let Some(state) = &target.state {
+        state.asleep.store(asleep, Relaxed);
+    }
+    Ok(())
+}
+
+fn json_question(target: &Target, tls: Option<Arc<ClientConfig>>, path: &str, bytes_max: usize) -> Question {
+    let spec = Arc::clone(&target.spec);
+    Question { spec, tls, port: None, path: path.into(), accept: "application/json", bytes_max }
+}

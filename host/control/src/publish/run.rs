@@ -1,0 +1,170 @@
+//! The shell around [`Core`]: hears, publishes, reports.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::assemble::Assembled;
+use domain::finding::{Finding, Severity};
+use domain::policy::Prepare;
+use domain::published::Publisher;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use super::policy_files::PolicyFiles;
+use super::{Core, Input, Report};
+use crate::observe::ObservedModels;
+use crate::source::Burst;
+use crate::start::stopped;
+use crate::watch::POLL_INTERVAL;
+
+/// Model lists that may wait to be taken over.
+pub(crate) const LISTS_MAX: usize = 256;
+/// Inputs taken over in one go.
+const INPUTS_MAX: usize = 1_024;
+/// A changed policy file is looked at after this much quiet: it may come in several steps.
+const POLICY_FILE_QUIET: Duration = Duration::from_millis(5);
+
+/// Called with the slots of endpoints that have left: the prefix index forgets them.
+pub type ForgetSlots = Box<dyn Fn(&[u32]) + Send>;
+
+/// The publishing task.
+pub(crate) struct Shell {
+    /// The deterministic part.
+    pub(crate) core: Core,
+    /// Makes policies ready.
+    pub(crate) prepare: Arc<dyn Prepare>,
+    /// The one write end.
+    pub(crate) publisher: Publisher,
+    /// Told of endpoints that have left.
+    pub(crate) forget_slots: ForgetSlots,
+    /// Relative paths of policy files start here.
+    pub(crate) policy_directory: PathBuf,
+    /// How long the very first snapshot waits for its policies.
+    pub(crate) first_wait_max: Duration,
+    /// From all sources.
+    pub(crate) bursts: mpsc::Receiver<Burst>,
+    /// From the observer.
+    pub(crate) lists: mpsc::Receiver<ObservedModels>,
+    /// To everybody who wants to know.
+    pub(crate) reports: watch::Sender<Report>,
+}
+
+impl fmt::Debug for Shell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shell").field("core", &self.core).finish_non_exhaustive()
+    }
+}
+
+impl Shell {
+    /// Publishes until `stop` turns true (or its sender is gone).
+    pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let prepared = Arc::new(Notify::new());
+        let wake = Arc::clone(&prepared);
+        self.prepare.on_change(Box::new(move || wake.notify_one()));
+        let file_heard = Arc::new(Notify::new());
+        let mut files = PolicyFiles::new(self.policy_directory.clone(), Arc::clone(&file_heard));
+        let mut poll = interval(POLL_INTERVAL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut held: Option<(Assembled, Instant)> = None;
+        loop {
+            let held_until = held.as_ref().map(|(_, until)| *until);
+            let mut inputs = Vec::new();
+            tokio::select! {
+                () = stopped(&mut stop) => return,
+                Some(burst) = self.bursts.recv() => inputs.push(Input::Burst(burst)),
+                Some(list) = self.lists.recv() => inputs.push(Input::Models(list)),
+                () = prepared.notified() => inputs.push(Input::Policies),
+                () = file_heard.notified() => {
+                    tokio::time::sleep(POLICY_FILE_QUIET).await;
+                    if files.have_changed() {
+                        inputs.push(Input::Policies);
+                    }
+                }
+                _ = poll.tick() => if files.have_changed() {
+                    inputs.push(Input::Policies);
+                },
+                () = sleep_until(held_until.unwrap_or_else(Instant::now)), if held_until.is_some() => {
+                    if let Some((assembled, _)) = held.take() {
+                        tracing::warn!("policies are not ready in time, serving without them until they are");
+                        self.publish(&assembled);
+                    }
+                }
+            }
+            self.drain(&mut inputs);
+            if inputs.is_empty() {
+                continue;
+            }
+            if self.core.take(inputs) {
+                files.follow(self.core.specs());
+                let assembled = self.core.build(&*self.prepare);
+                self.publish_or_hold(assembled, &mut held);
+            } else {
+                self.report();
+            }
+        }
+    }
+
+    /// What else has come in meanwhile belongs to the same generation.
+    fn drain(&mut self, inputs: &mut Vec<Input>) {
+        while inputs.len() < INPUTS_MAX
+            && let Ok(burst) = self.bursts.try_recv()
+        {
+            inputs.push(Input::Burst(burst));
+        }
+        while inputs.len() < INPUTS_MAX
+            && let Ok(list) = self.lists.try_recv()
+        {
+            inputs.push(Input::Models(list));
+        }
+    }
+
+    /// Nobody waits for a compiler, but the very first snapshot: a fresh replica calls itself ready when its policies
+    /// decide, or when they take too long. One with nothing to serve and something wrong is not published at all.
+    fn publish_or_hold(&mut self, assembled: Assembled, held: &mut Option<(Assembled, Instant)>) {
+        let is_first = self.reports.borrow().generation.0 == 0;
+        if is_first && self.core.is_hopeless() {
+            *held = None;
+            return self.report();
+        }
+        if is_first && self.core.is_preparing() {
+            let until = held.take().map_or_else(|| Instant::now() + self.first_wait_max, |(_, until)| until);
+            *held = Some((assembled, until));
+            return self.report();
+        }
+        *held = None;
+        self.publish(&assembled);
+    }
+
+    fn publish(&mut self, assembled: &Assembled) {
+        let generation = assembled.snapshot.generation;
+        self.publisher.publish(Arc::clone(&assembled.snapshot));
+        self.prepare.retain(&assembled.specs);
+        if !assembled.gone_slots.is_empty() {
+            (self.forget_slots)(&assembled.gone_slots);
+        }
+        tracing::info!(
+            generation = generation.0,
+            gateways = assembled.snapshot.gateways.len(),
+            endpoints = assembled.snapshot.endpoints.len(),
+            "published"
+        );
+        self.reports.send_modify(|report| report.generation = generation);
+        self.report();
+    }
+
+    fn report(&mut self) {
+        let findings: Arc<[Finding]> = self.core.findings().into();
+        let (excluded, bursts) = (self.core.excluded(), self.core.bursts());
+        self.reports.send_modify(|report| {
+            for finding in findings.iter().filter(|finding| !report.findings.contains(finding)) {
+                match finding.severity {
+                    Severity::Info => tracing::info!("{finding}"),
+                    Severity::Warning | Severity::Error => tracing::warn!("{finding}"),
+                }
+            }
+            *report = Report { findings, excluded, bursts, ..report.clone() };
+        });
+    }
+}

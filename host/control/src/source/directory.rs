@@ -1,0 +1,190 @@
+//! A directory of the manifests that Kubernetes would hold, as a source of changes.
+//!
+//! [`Directory`] looks and compares; [`watch`] says when to look. What cannot be read or decoded keeps its last good
+//! state: a file that is gone takes its objects along, a file that is broken does not.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use domain::finding::{Finding, Origin, Severity};
+use manifest::{Change, Object, ObjectKey, decode};
+
+use super::Burst;
+
+mod files;
+mod settle;
+pub(crate) mod watch;
+
+pub use files::{FILE_BYTES_MAX, FILES_MAX};
+pub use settle::{BURST_MAX, HELD_MAX, QUIET};
+
+use files::{Listing, Reading, Seen};
+
+/// Name of this source in bursts.
+pub const SOURCE: &str = "directory";
+
+/// A directory and what it held when it was last looked at.
+#[derive(Debug)]
+pub struct Directory {
+    root: PathBuf,
+    /// The root and the directories below it that are looked into.
+    directories: Vec<PathBuf>,
+    files: BTreeMap<Arc<str>, Known>,
+    /// Objects as the index knows them.
+    told: BTreeMap<ObjectKey, Arc<Object>>,
+    /// Findings as the index knows them; `None` before the first burst.
+    findings: Option<Vec<Finding>>,
+}
+
+/// What is known of one file.
+#[derive(Debug, Default)]
+struct Known {
+    /// The content that was decoded last, well or badly.
+    seen: Option<Seen>,
+    /// Its objects; of a broken file the last good ones.
+    objects: Vec<Arc<Object>>,
+    /// What is wrong in the content.
+    findings: Vec<Finding>,
+    /// Why it cannot be read now.
+    unreadable: Option<Finding>,
+}
+
+impl Directory {
+    /// The directory at `root`, not looked at yet.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        let root: PathBuf = root.into();
+        let directories = vec![root.clone()];
+        Self { root, directories, files: BTreeMap::new(), told: BTreeMap::new(), findings: None }
+    }
+
+    /// The directories whose entries matter.
+    pub fn directories(&self) -> impl Iterator<Item = &Path> {
+        self.directories.iter().map(PathBuf::as_path)
+    }
+
+    /// Looks, and returns what has changed since it looked last. `None`: nothing; the first look always returns a burst.
+    ///
+    /// Reads every file that may have changed, at most [`FILES_MAX`] of [`FILE_BYTES_MAX`]; blocks on the file system.
+    pub fn look(&mut self) -> Option<Burst> {
+        let mut findings = Vec::new();
+        match files::list(&self.root) {
+            Ok(listing) => self.take_over(listing, &mut findings),
+            Err(error) => findings.push(unreadable("", "the directory", &error)),
+        }
+        for known in self.files.values() {
+            findings.extend(known.findings.iter().chain(&known.unreadable).cloned());
+        }
+        let changes = self.compare(&mut findings);
+        if changes.is_empty() && self.findings.as_ref() == Some(&findings) {
+            return None;
+        }
+        self.findings = Some(findings.clone());
+        Some(Burst { source: SOURCE, changes, findings })
+    }
+
+    fn take_over(&mut self, listing: Listing, findings: &mut Vec<Finding>) {
+        for (name, error) in &listing.unlisted {
+            findings.push(unreadable(name, "the directory", error));
+        }
+        if listing.surplus > 0 {
+            let message = format!("{} files beyond the first {FILES_MAX} are not read", listing.surplus);
+            let remedy = "put several objects into one file".to_owned();
+            findings.push(finding(Severity::Error, "", "TooManyFiles", message, remedy));
+        }
+        self.directories = listing.directories;
+        let mut before = std::mem::take(&mut self.files);
+        for (name, path) in listing.files {
+            let mut known = before.remove(&name).unwrap_or_default();
+            if known.read(&name, &path) {
+                self.files.insert(name, known);
+            }
+        }
+        for (name, known) in before {
+            let directory = name.split_once('/').map_or("", |(directory, _)| directory);
+            if listing.unlisted.iter().any(|(unlisted, _)| &**unlisted == directory) {
+                self.files.insert(name, known);
+            }
+        }
+    }
+
+    /// What the index has to be told. Of two files with the same object the first by name counts.
+    fn compare(&mut self, findings: &mut Vec<Finding>) -> Vec<Change> {
+        let mut now: BTreeMap<ObjectKey, Arc<Object>> = BTreeMap::new();
+        for object in self.files.values().flat_map(|known| &known.objects) {
+            let key = object.key();
+            if let Some(first) = now.get(&key) {
+                findings.push(duplicate(&key, object.origin(), first.origin()));
+            } else {
+                now.insert(key, Arc::clone(object));
+            }
+        }
+        let gone = self.told.keys().filter(|key| !now.contains_key(*key));
+        let mut changes: Vec<Change> = gone.map(|key| Change::Removed(key.clone())).collect();
+        for (key, object) in &now {
+            if self.told.get(key) != Some(object) {
+                changes.push(Change::Applied(Arc::clone(object)));
+            }
+        }
+        self.told = now;
+        changes
+    }
+}
+
+impl Known {
+    /// Reads the file if it may have changed. False: it is not there any more.
+    fn read(&mut self, name: &Arc<str>, path: &Path) -> bool {
+        match files::read(path, &mut self.seen) {
+            Ok(Reading::Same) => self.unreadable = None,
+            Ok(Reading::Content { bytes, seen }) => {
+                self.seen = Some(seen);
+                self.unreadable = None;
+                self.decode(name, &bytes);
+            }
+            // A link that leads nowhere is broken; a file that went between listing and reading is gone.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => {
+                return false;
+            }
+            Err(error) => self.unreadable = Some(unreadable(name, "the file", &error)),
+        }
+        true
+    }
+
+    fn decode(&mut self, name: &Arc<str>, bytes: &[u8]) {
+        let decoded = decode(name, bytes);
+        let mut objects: Vec<Arc<Object>> = decoded.objects.into_iter().map(Arc::new).collect();
+        // A broken part may hold anything that the file held before and does not show now; a refused object is named.
+        let before = std::mem::take(&mut self.objects).into_iter();
+        let stays = |before: &Arc<Object>| {
+            let key = before.key();
+            (decoded.broken || decoded.refused.contains(&key)) && !objects.iter().any(|now| now.key() == key)
+        };
+        let kept: Vec<Arc<Object>> = before.filter(stays).collect();
+        objects.extend(kept);
+        self.objects = objects;
+        self.findings = decoded.findings;
+    }
+}
+
+fn unreadable(file: &str, what: &str, error: &io::Error) -> Finding {
+    let message = format!("{what} cannot be read: {error}; what it held before stays in force");
+    let remedy = "make it readable for the gateway, or remove it".to_owned();
+    finding(Severity::Error, file, "Unreadable", message, remedy)
+}
+
+fn duplicate(key: &ObjectKey, second: &Origin, first: &Origin) -> Finding {
+    let object = key.to_string().into();
+    let message = format!("the same object stands in {}:{}, which counts", first.file, first.line);
+    let remedy = "remove one of the two".to_owned();
+    let base = finding(Severity::Error, "", "DuplicateObject", message, remedy);
+    Finding { object, origin: second.clone(), ..base }
+}
+
+fn finding(severity: Severity, file: &str, reason: &'static str, message: String, remedy: String) -> Finding {
+    let origin = Origin { file: file.into(), line: 0, column: 0 };
+    Finding { severity, object: "".into(), origin, field: String::new(), reason, message, remedy }
+}
+
+#[cfg(test)]
+mod tests;

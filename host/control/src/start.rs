@@ -1,0 +1,141 @@
+//! Starts the control plane's threads and ends them.
+
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use domain::policy::Prepare;
+use domain::published::{Published, Publisher};
+use tokio::sync::{mpsc, watch};
+
+use crate::clock::Clock;
+use crate::index::Index;
+use crate::observe::{ObserveSettings, Observer};
+use crate::publish::run::{LISTS_MAX, Shell};
+use crate::publish::{Core, ForgetSlots, Report};
+use crate::source::BURSTS_MAX;
+use crate::source::directory::watch::DirectorySource;
+
+/// What the control plane is told by the operator.
+#[derive(Debug)]
+pub struct Settings {
+    /// Directory of manifests (`--manifests`).
+    pub manifests: PathBuf,
+    /// Where relative paths of policy files start (`--policy-dir`).
+    pub policy_directory: PathBuf,
+    /// An empty index, knowing the options of lowering.
+    pub index: Index,
+    /// How often to look at engines.
+    pub observe: ObserveSettings,
+    /// The gateway's clock.
+    pub clock: Clock,
+    /// How long the very first snapshot waits for its policies to be ready. Later ones never wait. Default 5 s is a
+    /// good choice: compiling the built-in ones takes well under one.
+    pub first_wait_max: Duration,
+}
+
+/// What the control plane is plugged into.
+pub struct Ends {
+    /// The write end of the snapshot.
+    pub publisher: Publisher,
+    /// The read end of the same.
+    pub published: Published,
+    /// Makes policies ready. Its one `on_change` is taken.
+    pub prepare: Arc<dyn Prepare>,
+    /// Called with the slots of endpoints that have left, after the snapshot without them is published.
+    pub forget_slots: ForgetSlots,
+}
+
+impl fmt::Debug for Ends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ends").finish_non_exhaustive()
+    }
+}
+
+/// The running control plane.
+#[derive(Debug)]
+pub struct Control {
+    reports: watch::Receiver<Report>,
+    stop: watch::Sender<bool>,
+    source: DirectorySource,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Starts three threads: `directory` looks at the manifests, `control` publishes, `observe` looks at engines.
+///
+/// Returns at once; the first snapshot is in force when [`Published::is_ready`] says so.
+///
+/// # Errors
+/// If the system gives us no thread. Bad input is no error: it is a finding.
+pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
+    let Ends { publisher, published, prepare, forget_slots } = ends;
+    let (stop, stopped) = watch::channel(false);
+    let (report, reports) = watch::channel(Report::default());
+    let (bursts_in, bursts) = mpsc::channel(BURSTS_MAX);
+    let (lists_in, lists) = mpsc::channel(LISTS_MAX);
+    let shell = Shell {
+        core: Core::new(settings.index),
+        prepare,
+        publisher,
+        forget_slots,
+        policy_directory: settings.policy_directory,
+        first_wait_max: settings.first_wait_max,
+        bursts,
+        lists,
+        reports: report,
+    };
+    let observer = Observer {
+        published,
+        reports: reports.clone(),
+        lists: lists_in,
+        clock: settings.clock,
+        settings: settings.observe,
+    };
+    let (shell_stopped, observer_stopped) = (stopped.clone(), stopped);
+    let threads = vec![
+        thread("control", move || shell.run(shell_stopped))?,
+        thread("observe", move || observer.run(observer_stopped))?,
+    ];
+    let source = DirectorySource::start(settings.manifests, bursts_in)?;
+    Ok(Control { reports, stop, source, threads })
+}
+
+impl Control {
+    /// What is in force and what is wrong; changes can be waited for.
+    pub fn reports(&self) -> watch::Receiver<Report> {
+        self.reports.clone()
+    }
+
+    /// Ends and joins everything that [`start`] began. Blocks for a few milliseconds. What is published stays published.
+    pub fn stop(self) {
+        self.stop.send_replace(true);
+        self.source.stop();
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a control thread panicked");
+            }
+        }
+    }
+}
+
+/// Ends when `stop` turns true, or nobody can turn it any more.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error says that the sender is gone, which ends us too.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// A thread with a runtime of its own for one task.
+fn thread<F>(name: &str, task: impl FnOnce() -> F + Send + 'static) -> std::io::Result<JoinHandle<()>>
+where
+    F: Future<Output = ()>,
+{
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || runtime.block_on(task()))
+}
+
+#[cfg(test)]
+mod tests;
