@@ -134,7 +134,8 @@ impl PrefixHash {
         let (enough, per_request) = (self.threshold * prompt, self.balance * prompt / mean);
         let memory = fleet.column(Signal::CachedTokens).iter().zip(fleet.column(Signal::KvUsage));
         let load = fleet.column(Signal::InFlightTokens).iter().zip(inflight);
-        let cost = |(((cached, kv), (tokens, inflight)), share): (((&f32, &f32), (&f32, &f32)), &f32)| {
+        let columns = memory.zip(load).zip(&self.share);
+        let cost = columns.map(|(((cached, kv), (tokens, inflight)), share)| {
             let cached = if *cached > 0.0 { *cached } else { 0.0 };
             let affine = cached >= enough;
             let held = if affine { cached } else { cached * FAINT };
@@ -144,8 +145,8 @@ impl PrefixHash {
             let waiting = if *tokens >= 0.0 { *tokens } else { inflight * prompt };
             let refused = if full { prompt } else { 0.0 };
             (waiting + (prompt - held) + inflight * per_request + refused) * share
-        };
-        memory.zip(load).zip(&self.share).map(cost).collect()
+        });
+        cost.collect()
     }
 }
 
