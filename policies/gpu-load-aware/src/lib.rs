@@ -185,18 +185,15 @@ impl Total {
         if weight == 0.0 {
             return;
         }
-        let mut part: Vec<f32> = column.iter().zip(fresh).map(|(value, fresh)| value + fresh).collect();
+        let part: Vec<f32> = column.iter().zip(fresh).map(|(value, fresh)| value + fresh).collect();
         let Some(mean) = lanes::mean(&part) else { return };
         let full = match scale {
             Scale::Share => 1.0,
             Scale::Fullest => lanes::max(&part).max(1.0),
         };
         let factor = weight / full;
-        for value in &mut part {
-            *value = if value.is_nan() { mean } else { *value };
-        }
         for (load, value) in self.load.iter_mut().zip(&part) {
-            *load += value * factor;
+            *load += if value.is_nan() { mean } else { *value } * factor;
         }
         self.weight += weight;
     }
