@@ -38,6 +38,10 @@ impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
+    /// The simulated engine that answered; empty if none did.
+    pub fn engine(&self) -> &str {
+        self.header("x-engine").unwrap_or_default()
+    }
 }
 
 /// A connection that is kept.

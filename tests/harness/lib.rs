@@ -2,6 +2,8 @@
 //! shows every byte. Nothing sleeps to wait: the gateway's own log lines, the engines' counts and answers are awaited.
 
 pub mod client;
+pub mod fleet;
 pub mod gateway;
 pub mod manifests;
 pub mod python;
+pub mod raw;

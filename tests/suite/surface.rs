@@ -1,0 +1,175 @@
+//! Every path of the OpenAI surface, and the pages that the gateway answers itself.
+
+use engine::http::Config;
+use harness::client::{self, Connection};
+use harness::fleet::{engine, until};
+use harness::gateway::{Gateway, Options};
+use harness::manifests::Manifest;
+use http::Method;
+use serde_json::{Value, json};
+
+/// 2.1: every operation with a JSON body.
+#[tokio::test]
+async fn every_json_path_is_answered_by_the_models_own_engine() {
+    let (a, b) = (engine("a").await, engine("b").await);
+    let manifest = Manifest::new().model("a", [a.url()]).model("b", [b.url()]);
+    let gateway = Gateway::ready(Options::manifest(manifest.yaml())).await;
+    let messages = json!([{"role": "user", "content": "hi"}]);
+    let cases: [(&str, Value, &str); 16] = [
+        ("/v1/chat/completions", json!({"messages": messages}), "/object"),
+        ("/v1/completions", json!({"prompt": "hi"}), "/object"),
+        ("/v1/embeddings", json!({"input": ["a", "b"]}), "/data/1/embedding"),
+        ("/v1/responses", json!({"input": "hi"}), "/output/0"),
+        ("/v1/messages", json!({"messages": messages, "max_tokens": 4}), "/content/0/text"),
+        ("/v1/rerank", json!({"query": "q", "documents": ["d"]}), "/results/0/relevance_score"),
+        ("/rerank", json!({"query": "q", "documents": ["d"]}), "/results/0/relevance_score"),
+        ("/v1/score", json!({"text_1": "q", "text_2": "d"}), "/data/0/score"),
+        ("/score", json!({"text_1": "q", "text_2": ["d"]}), "/data/0/score"),
+        ("/tokenize", json!({"prompt": "four"}), "/tokens/0"),
+        ("/detokenize", json!({"tokens": [1]}), "/prompt"),
+        ("/v1/images/generations", json!({"prompt": "a gate"}), "/data/0/b64_json"),
+        ("/v1/audio/speech", json!({"input": "hi", "voice": "wicket"}), ""),
+        ("/v1/chat/completions", json!({"messages": messages, "stream": true}), ""),
+        ("/v1/responses", json!({"input": "hi", "stream": true}), ""),
+        ("/v1/messages", json!({"messages": messages, "max_tokens": 4, "stream": true}), ""),
+    ];
+    for (path, mut body, expected) in cases {
+        for (model, engine) in [("a", &a), ("b", &b)] {
+            body["model"] = model.into();
+            let direct = client::post(engine.addr(), path, &[], body.to_string()).await;
+            let answer = gateway.post(path, &body).await;
+            assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+            assert_eq!(answer.engine(), engine.name(), "{path}");
+            assert_eq!(answer.header("content-type"), direct.header("content-type"), "{path}");
+            let received = engine.last_request().unwrap();
+            assert_eq!((received.path(), &received.body[..]), (path, body.to_string().as_bytes()));
+            if !expected.is_empty() {
+                assert!(answer.json().pointer(expected).is_some(), "{path}: {}", answer.text());
+            }
+        }
+    }
+}
+
+/// 2.1: the one path without a body names its model in the query.
+#[tokio::test]
+async fn voices_are_asked_of_the_model_in_the_query() {
+    let (a, b) = (engine("a").await, engine("b").await);
+    let manifest = Manifest::new().model("a", [a.url()]).model("b", [b.url()]);
+    let gateway = Gateway::ready(Options::manifest(manifest.yaml())).await;
+    let answer = gateway.get("/v1/audio/voices?model=b").await;
+    assert_eq!((answer.status.as_u16(), answer.engine()), (200, b.name()), "{}", answer.text());
+    assert_eq!(answer.json(), json!({"voices": ["wicket"]}));
+    assert_eq!(gateway.get("/v1/audio/voices").await.status, 400);
+}
+
+/// 2.4: files and batches are known and not served.
+#[tokio::test]
+async fn files_and_batches_are_501() {
+    let engine = engine("m").await;
+    let gateway = Gateway::ready(Options::manifest(Manifest::new().model("m", [engine.url()]).yaml())).await;
+    let cases = [
+        ("POST", "/v1/files"),
+        ("GET", "/v1/files/file-1"),
+        ("GET", "/v1/files/file-1/content"),
+        ("POST", "/v1/batches"),
+        ("GET", "/v1/batches?limit=20"),
+        ("GET", "/v1/batches/batch_1"),
+        ("DELETE", "/v1/batches/batch_1"),
+    ];
+    for (method, path) in cases {
+        let mut connection = Connection::open(gateway.data).await;
+        let answer = connection.call(method.parse::<Method>().unwrap(), path, &[], "").await;
+        assert_eq!(answer.status, 501, "{method} {path}: {}", answer.text());
+        assert!(answer.json()["error"].as_str().is_some_and(|text| text.starts_with("Not implemented")));
+        assert!(answer.header("x-request-id").is_some());
+    }
+}
+
+/// Pods behind a service, as a cluster would show them.
+fn pods(address: std::net::SocketAddr) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: vllm}}\nspec: {{ports: [{{name: http, port: 8000}}]}}\n---\n\
+         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
+         metadata: {{name: vllm-x, labels: {{kubernetes.io/service-name: vllm}}}}\n\
+         ports: [{{name: http, port: {port}}}]\n\
+         endpoints:\n  - addresses: [\"{ip}\"]\n    conditions: {{ready: true}}\n    \
+         targetRef: {{kind: Pod, name: vllm-0, namespace: default, uid: u-1}}\n---\n\
+         apiVersion: production-stack.vllm.ai/v1alpha1\nkind: InferenceService\nmetadata: {{name: pods}}\n\
+         spec: {{modelName: facebook/opt-125m, backendRef: vllm}}",
+        port = address.port(),
+        ip = address.ip()
+    )
+}
+
+/// D21
+#[tokio::test]
+async fn own_pages_have_the_shapes_of_the_old_router() {
+    let config =
+        Config { max_model_len: 2_048, adapters: vec!["lora".into()], ..Config::model("facebook/opt-125m") };
+    let behind_service = engine::http::Engine::start(config).await.unwrap();
+    let plain = engine("plain").await;
+    let manifest = Manifest::new().model("plain", [plain.url()]).document(&pods(behind_service.addr()));
+    let text = manifest.yaml().replacen(
+        "  routes:\n",
+        "  routes:\n    - {model: facebook/opt-125m, inferenceServiceRef: pods}\n",
+        1,
+    );
+    let gateway = Gateway::ready(Options::manifest(text)).await;
+
+    let engines = gateway.get("/engines").await;
+    let list = engines.json();
+    let of = |model: &str| {
+        list.as_array()
+            .unwrap()
+            .iter()
+            .find(|engine| engine["serving_models"] == json!([model]))
+            .unwrap_or_else(|| panic!("{model} in {list}"))
+    };
+    assert_eq!(list.as_array().unwrap().len(), 2);
+    assert_eq!(
+        of("facebook/opt-125m")["engine_id"],
+        "1e834a65-7d39-5ae5-954b-81f3e40b7b9e",
+        "of the pod's name"
+    );
+    let by_url = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_DNS, plain.url().as_bytes());
+    assert_eq!(of("plain")["engine_id"], by_url.to_string(), "of the URL, where there is no pod");
+    for engine in list.as_array().unwrap() {
+        let keys: Vec<&String> = engine.as_object().unwrap().keys().collect();
+        assert_eq!(keys.len(), 3, "{engine}");
+        assert!(engine["created"].as_u64().is_some_and(|created| created > 1_700_000_000));
+    }
+
+    // What engines say of a model is asked of them now and then.
+    let models = until("the engines' own cards", || async {
+        let list = gateway.get("/v1/models").await.json();
+        let cards = list["data"].as_array()?;
+        cards.iter().all(|card| card["max_model_len"].is_u64()).then_some(list)
+    })
+    .await;
+    assert_eq!(models["object"], "list");
+    let card =
+        models["data"].as_array().unwrap().iter().find(|card| card["id"] == "facebook/opt-125m").unwrap();
+    assert_eq!(card["object"], "model");
+    assert_eq!(card["owned_by"], "vllm");
+    assert_eq!(card["max_model_len"], 2_048, "the engine's own fields stay");
+    assert!(card["permission"].is_array() && card["created"].is_u64() && card["parent"].is_null());
+    let ids: Vec<&str> =
+        models["data"].as_array().unwrap().iter().filter_map(|card| card["id"].as_str()).collect();
+    assert_eq!(ids.iter().filter(|id| **id == "facebook/opt-125m").count(), 1, "each once");
+
+    assert_eq!(
+        gateway.get("/version").await.text(),
+        format!(r#"{{"version":"{}"}}"#, env!("CARGO_PKG_VERSION"))
+    );
+    let health = gateway.get("/health").await;
+    assert_eq!((health.status.as_u16(), health.text().as_str()), (200, r#"{"status":"healthy"}"#));
+    let metrics = gateway.get("/metrics").await;
+    assert!(
+        metrics.text().contains("vllm:num_incoming_requests_total"),
+        "the metrics page of the data plane"
+    );
+    for page in ["/v1/models", "/engines", "/version", "/health"] {
+        let answer = Connection::open(gateway.data).await.call(Method::HEAD, page, &[], "").await;
+        assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 0), "{page}");
+    }
+}
