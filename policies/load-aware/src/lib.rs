@@ -15,7 +15,7 @@ const SCHEMA: &str = r#"{
   "type": "object",
   "properties": {
     "beta": {
-      "type": "number", "minimum": 0, "maximum": 100, "default": 0.5,
+      "type": "number", "minimum": 0, "maximum": 100, "default": 0.3,
       "description": "What twice the mean load costs, in scores from 0 to 1. More spreads better and follows scores less."
     },
     "pool": {"type": "object"}
@@ -43,7 +43,7 @@ impl Policy for LoadAware {
     };
 
     fn configure(settings: &mut Settings) -> Result<Self, ConfigError> {
-        Ok(Self { beta: settings.number("beta", 0.5, 0.0..=100.0)? as f32, share: Vec::new() })
+        Ok(Self { beta: settings.number("beta", 0.3, 0.0..=100.0)? as f32, share: Vec::new() })
     }
 
     fn sync(&mut self, pool: &Pool) {
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_score_keeps_its_lead_until_the_load_outweighs_it() {
-        let scores = [0.2, 1.0, 0.2, 0.2];
+        let scores = [0.5, 1.0, 0.5, 0.5];
         let table = [
             ([2.0, 4.0, 2.0, 2.0], "{}", 1),
             ([2.0, 9.0, 2.0, 3.0], "{}", 0),
@@ -135,7 +135,7 @@ mod tests {
         // One request among four endpoints: 0.75 above the mean of 0.25, which counts as 1.
         let case = load([0.0, 1.0, 0.0, 0.0], [0.0; 4]);
         assert_eq!(choose("{}", &case.clone().scores([0.4, 1.0, 0.4, 0.4])), Some(1));
-        assert_eq!(choose("{}", &case.scores([0.6, 1.0, 0.6, 0.6]).ticket(2)), Some(3));
+        assert_eq!(choose("{}", &case.scores([0.8, 1.0, 0.8, 0.8]).ticket(2)), Some(3));
     }
 
     #[test]
