@@ -69,6 +69,7 @@ pub struct Config {
     /// What `/version` says. Default `0.32.0-simulated`.
     pub version: String,
     /// Requests, and as many probes, kept in the log; zero keeps none (for benchmarks). Default 10,000.
+    /// Whatever this says, the oldest are forgotten when their bodies are more than 64 MiB together.
     pub log_max: usize,
     /// Body bytes kept of each. Default 1 MiB.
     pub log_body_bytes_max: usize,

@@ -126,7 +126,7 @@ impl EngineHandle {
 
     /// The last request.
     pub fn last_request(&self) -> Option<Received> {
-        lock(&self.shared.log).requests.back().cloned()
+        lock(&self.shared.log).requests.last().cloned()
     }
 
     /// The last probes, oldest first.

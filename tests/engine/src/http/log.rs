@@ -105,12 +105,56 @@ impl Counts {
     }
 }
 
-/// The last requests received.
+/// The last requests received, and the last probes.
 #[derive(Debug, Default)]
 pub(super) struct Log {
-    pub(super) requests: VecDeque<Received>,
-    pub(super) probes: VecDeque<Received>,
+    pub(super) requests: Kept,
+    pub(super) probes: Kept,
     next_id: u64,
+}
+
+/// Entries by ascending id, the oldest forgotten first.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    entries: VecDeque<Received>,
+    body_bytes: usize,
+}
+
+/// Bodies kept in one list.
+const KEPT_BYTES_MAX: usize = 64 << 20;
+
+impl Kept {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Received> {
+        self.entries.iter()
+    }
+
+    pub(super) fn last(&self) -> Option<&Received> {
+        self.entries.back()
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Keeps an entry and forgets what is then too much; the newest always stays.
+    fn push(&mut self, entry: Received, (entries_max, bytes_max): (usize, usize)) {
+        self.body_bytes += entry.body.len();
+        self.entries.push_back(entry);
+        while self.entries.len() > 1 && (self.entries.len() > entries_max || self.body_bytes > bytes_max) {
+            self.body_bytes -= self.entries.pop_front().map_or(0, |entry| entry.body.len());
+        }
+    }
+
+    fn find(&mut self, id: u64) -> Option<&mut Received> {
+        let at = self.entries.binary_search_by_key(&id, |entry| entry.id).ok()?;
+        self.entries.get_mut(at)
+    }
+}
+
+impl Log {
+    fn kept(&mut self, is_probe: bool) -> &mut Kept {
+        if is_probe { &mut self.probes } else { &mut self.requests }
+    }
 }
 
 /// Owns one request from its head to its end; dropped before [`Open::end`], it was aborted by the client.
@@ -153,11 +197,8 @@ impl Open {
             let mut log = lock(&self.shared.log);
             let id = log.next_id;
             log.next_id += 1;
-            let entries = if self.is_probe { &mut log.probes } else { &mut log.requests };
-            if entries.len() == max {
-                entries.pop_front();
-            }
-            entries.push_back(Received { id, ..request() });
+            let entry = Received { id, ..request() };
+            log.kept(self.is_probe).push(entry, (max, KEPT_BYTES_MAX));
             self.entry = Some(id);
         }
         self.shared.counts.send_modify(|counts| match self.is_probe {
@@ -207,10 +248,9 @@ impl Open {
     fn update(&self, change: impl FnOnce(&mut Received)) {
         let Some(id) = self.entry else { return };
         let mut log = lock(&self.shared.log);
-        let entries = if self.is_probe { &mut log.probes } else { &mut log.requests };
-        // Ids ascend; an entry may have left the bounded log.
-        if let Ok(at) = entries.binary_search_by_key(&id, |entry| entry.id) {
-            change(&mut entries[at]);
+        // The entry may be forgotten already.
+        if let Some(entry) = log.kept(self.is_probe).find(id) {
+            change(entry);
         }
     }
 }
@@ -218,5 +258,50 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.end(Outcome::Aborted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: u64, body: usize) -> Received {
+        Received {
+            id,
+            connection: 0,
+            on_connection: 1,
+            at: Duration::ZERO,
+            method: Method::POST,
+            target: "/".to_owned(),
+            headers: HeaderMap::new(),
+            body: vec![0; body].into(),
+            body_bytes: body as u64,
+            status: None,
+            sent_bytes: 0,
+            sent_chunks: 0,
+            chunk_times: Vec::new(),
+            outcome: Outcome::Open,
+            ended_at: None,
+        }
+    }
+
+    #[test]
+    fn log_forgets_the_oldest_beyond_its_bounds_but_never_the_newest() {
+        let mut kept = Kept::default();
+        for (body, expected) in [
+            (1, vec![0]),
+            (1, vec![0, 1]),
+            (1, vec![0, 1, 2]),
+            (1, vec![1, 2, 3]),
+            (9, vec![3, 4]),
+            (99, vec![5]),
+            (1, vec![6]),
+        ] {
+            let id = kept.last().map_or(0, |last| last.id + 1);
+            kept.push(entry(id, body), (3, 10));
+            assert_eq!(kept.iter().map(|entry| entry.id).collect::<Vec<_>>(), expected);
+        }
+        assert!(kept.find(5).is_none());
+        assert_eq!(kept.find(6).unwrap().id, 6);
     }
 }

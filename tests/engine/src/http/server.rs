@@ -272,7 +272,10 @@ fn received(
         method: head.method.clone(),
         target: head.uri.path_and_query().map_or_else(|| head.uri.path().to_owned(), ToString::to_string),
         headers: head.headers.clone(),
-        body: body.slice(..body.len().min(shared.config.log_body_bytes_max)),
+        body: match shared.config.log_body_bytes_max {
+            max if max < body.len() => Bytes::copy_from_slice(&body[..max]),
+            _ => body.clone(),
+        },
         body_bytes: body.len() as u64,
         status: None,
         sent_bytes: 0,
