@@ -142,10 +142,11 @@ impl Core {
     pub fn findings(&self) -> Vec<Finding> {
         let mut findings: Vec<Finding> = self.sources.values().flatten().cloned().collect();
         findings.extend_from_slice(self.index.findings());
+        let troubles_from = findings.len();
         for trouble in &self.troubles {
             let finding = self.describe(trouble);
             // Every pool of a gateway has the same trouble with the same policy.
-            if !findings.contains(&finding) {
+            if !findings[troubles_from..].contains(&finding) {
                 findings.push(finding);
             }
         }

@@ -32,8 +32,7 @@ pub struct Settings {
     pub observe: ObserveSettings,
     /// The gateway's clock.
     pub clock: Clock,
-    /// How long the very first snapshot waits for its policies to be ready. Later ones never wait. Default 5 s is a
-    /// good choice: compiling the built-in ones takes well under one.
+    /// How long the very first snapshot waits for its policies to be ready; later ones never wait. Zero does not wait.
     pub first_wait_max: Duration,
 }
 

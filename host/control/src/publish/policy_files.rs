@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use domain::policy::{EntrySpec, PolicySource};
 use tokio::sync::Notify;
@@ -47,6 +48,13 @@ impl PolicyFiles {
         for file in files {
             self.prints.entry(file).or_insert_with_key(|file| print(file));
         }
+    }
+
+    /// Whether a file may have changed, now that something was heard: one so young that its times prove nothing counts.
+    pub(super) fn may_have_changed(&mut self) -> bool {
+        let changed = self.have_changed();
+        let now = SystemTime::now();
+        changed || self.prints.values().flatten().any(|print| print.is_racy(now))
     }
 
     /// Whether a file has changed since the last look.

@@ -1,5 +1,6 @@
 //! The shell around [`Core`]: hears, publishes, reports.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -78,7 +79,7 @@ impl Shell {
                 () = prepared.notified() => inputs.push(Input::Policies),
                 () = file_heard.notified() => {
                     tokio::time::sleep(POLICY_FILE_QUIET).await;
-                    if files.have_changed() {
+                    if files.may_have_changed() {
                         inputs.push(Input::Policies);
                     }
                 }
@@ -158,13 +159,23 @@ impl Shell {
         let findings: Arc<[Finding]> = self.core.findings().into();
         let (excluded, bursts) = (self.core.excluded(), self.core.bursts());
         self.reports.send_modify(|report| {
-            for finding in findings.iter().filter(|finding| !report.findings.contains(finding)) {
-                match finding.severity {
-                    Severity::Info => tracing::info!("{finding}"),
-                    Severity::Warning | Severity::Error => tracing::warn!("{finding}"),
-                }
-            }
+            log_new(&report.findings, &findings);
             *report = Report { findings, excluded, bursts, ..report.clone() };
         });
+    }
+}
+
+/// Logs what was not wrong before, each once.
+fn log_new(before: &[Finding], now: &[Finding]) {
+    let what = |finding: &Finding| {
+        let Finding { object, origin, field, reason, message, .. } = finding;
+        (Arc::clone(object), Arc::clone(&origin.file), field.clone(), *reason, message.clone())
+    };
+    let before: HashSet<_> = before.iter().map(what).collect();
+    for finding in now.iter().filter(|finding| !before.contains(&what(finding))) {
+        match finding.severity {
+            Severity::Info => tracing::info!("{finding}"),
+            Severity::Warning | Severity::Error => tracing::warn!("{finding}"),
+        }
     }
 }
