@@ -4,6 +4,7 @@
 //! and says what is wrong. All of it is functions of values: no Kubernetes client, no runtime, no Wasm.
 
 pub mod bundle;
+pub mod condition;
 pub mod crd;
 pub mod decode;
 pub mod kind;

@@ -83,9 +83,8 @@ impl Walk {
         let expected = expected(schema);
         let remedy = match (&node.content, schema["type"].as_str()) {
             (Content::Bool(_) | Content::Number(_), Some("string")) => "put the value in quotes".into(),
-            (Content::Text(_), Some("integer" | "number" | "boolean")) => {
-                "write the value without quotes".into()
-            }
+            (Content::Text(_), Some("boolean")) => "write true or false, without quotes".into(),
+            (Content::Text(_), Some("integer" | "number")) => "write a number, without quotes".into(),
             _ => format!("write {expected}"),
         };
         self.error(node, "WrongType", format!("{found} where {expected} belongs"), remedy);

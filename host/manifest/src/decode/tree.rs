@@ -45,8 +45,9 @@ pub(super) struct Broken {
 
 /// Reads one document that begins at `first_line` of its file.
 pub(super) fn parse(text: &str, first_line: u32) -> Result<Node, Broken> {
-    let options = || serde_saphyr::options! { with_snippet: false };
-    match serde_saphyr::from_str_with_options::<Node>(text, options()) {
+    // YAML 1.2: `yes`, `no`, `on`, `off`, `y` and `n` are texts. Under 1.1 a model called `n` would be `false`.
+    let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
+    match serde_saphyr::from_str_with_options::<Node>(text, options) {
         Ok(mut node) => {
             node.shift(first_line - 1);
             Ok(node)

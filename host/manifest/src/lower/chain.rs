@@ -159,7 +159,7 @@ impl Lowering<'_> {
             (None, Some(to)) => self.policy_by_ref(about, &format!("{field}.policyRef"), &to.name),
             _ => {
                 let message = "an entry names exactly one policy, by name or by policyRef";
-                self.report.error(self.bundle, about, field, "InvalidEntry", message, "keep one of the two");
+                self.report.reject(self.bundle, about, field, "InvalidEntry", message, "keep one of the two");
                 chain.rejected = true;
                 return;
             }

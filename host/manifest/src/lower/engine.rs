@@ -105,7 +105,7 @@ impl<'a> Lowering<'a> {
         if tls.ca_ref.is_some() && tls.insecure_skip_verify {
             let message = "caRef and insecureSkipVerify exclude each other; certificates are checked";
             let remedy = "remove one of the two";
-            self.report.error(self.bundle, about, "spec.tls", "Invalid", message, remedy);
+            self.report.reject(self.bundle, about, "spec.tls", "Invalid", message, remedy);
         }
         EngineTls { ca_pem, insecure_skip_verify: tls.insecure_skip_verify && tls.ca_ref.is_none() }
     }

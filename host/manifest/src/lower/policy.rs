@@ -141,7 +141,7 @@ impl Lowering<'_> {
         ];
         if given.into_iter().filter(|is_given| *is_given).count() != 1 {
             let message = "a source is exactly one of builtin, file, configMapRef, secretRef and oci";
-            self.report.error(bundle, &about, "spec.source", "InvalidSource", message, "keep one of them");
+            self.report.reject(bundle, &about, "spec.source", "InvalidSource", message, "keep one of them");
             return None;
         }
         if let Some(builtin) = &source.builtin {

@@ -60,7 +60,7 @@ impl<'a> Lowering<'a> {
         let model = match (&route.model, &route.model_name) {
             (Some(model), Some(other)) if model != other => {
                 let message = format!("the route names two models, {model} and {other}");
-                self.report.error(
+                self.report.reject(
                     bundle,
                     about,
                     field,
@@ -73,7 +73,7 @@ impl<'a> Lowering<'a> {
             (Some(model), _) | (None, Some(model)) if !model.is_empty() => model,
             _ => {
                 let message = "the route names no model";
-                self.report.error(bundle, about, field, "InvalidRoute", message, "add model");
+                self.report.reject(bundle, about, field, "InvalidRoute", message, "add model");
                 return None;
             }
         };
@@ -81,14 +81,14 @@ impl<'a> Lowering<'a> {
             (Some(one), Some(other)) if one != other => {
                 let message = format!("the route of {model} names two services");
                 let remedy = "keep one of inferenceServiceRef and serviceRef";
-                self.report.error(bundle, about, field, "InvalidRoute", message, remedy);
+                self.report.reject(bundle, about, field, "InvalidRoute", message, remedy);
                 return None;
             }
             (Some(to), _) => ("inferenceServiceRef", to),
             (None, Some(to)) => ("serviceRef", to),
             (None, None) => {
                 let message = format!("the route of {model} names no service");
-                self.report.error(bundle, about, field, "InvalidRoute", message, "add inferenceServiceRef");
+                self.report.reject(bundle, about, field, "InvalidRoute", message, "add inferenceServiceRef");
                 return None;
             }
         };

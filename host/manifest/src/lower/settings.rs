@@ -136,6 +136,17 @@ impl Lowering<'_> {
                 }
             }
         }
+        if key.header.is_none() && key.body_field.is_none() {
+            let message = "a session key needs a header or a body field; the default is used";
+            self.report.reject(
+                self.bundle,
+                about,
+                "spec.sessionKey",
+                "Invalid",
+                message,
+                "add header or bodyField",
+            );
+        }
         let body_field = key.body_field.as_deref().filter(|field| !field.is_empty()).map(Into::into);
         if headers.is_empty() && body_field.is_none() {
             return route::SessionKey::default();

@@ -86,7 +86,7 @@ impl<'a> Lowering<'a> {
         if backends.len() != models.len() {
             let message = format!("{} backends but {} models are named", backends.len(), models.len());
             let remedy = "name one model for each backend, in the same order";
-            self.report.error(self.bundle, about, "spec.staticModels", "UnequalLists", message, remedy);
+            self.report.reject(self.bundle, about, "spec.staticModels", "UnequalLists", message, remedy);
             return None;
         }
         let mut found: BTreeMap<ModelName, Vec<EndpointSpec>> = BTreeMap::new();

@@ -1,0 +1,244 @@
+use super::*;
+
+fn gateway_yaml(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: production-stack.vllm.ai/v1alpha1\nkind: InferenceGateway\nmetadata: {{{name}}}\nspec:\n{spec}\n---\n"
+    )
+}
+
+fn service_yaml(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: production-stack.vllm.ai/v1alpha1\nkind: InferenceService\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n---\n"
+    )
+}
+
+fn two_services() -> String {
+    let spec = |host: &str| format!("modelName: m, backendRef: {{kind: Static, urls: ['http://{host}:1']}}");
+    service_yaml("a", &spec("a")) + &service_yaml("b", &spec("b"))
+}
+
+#[test]
+fn routes_of_both_lists_are_one_list_and_contradictions_are_found() {
+    for (spec, expected, findings) in [
+        (
+            "  routes: [{model: m, inferenceServiceRef: a}]\n  modelRoutes: [{modelName: n, serviceRef: {name: b}}]",
+            vec!["m a", "n b"],
+            vec![],
+        ),
+        (
+            "  routes: [{modelName: m, serviceRef: a}, {model: n, inferenceServiceRef: {name: b, kind: InferenceService}}]",
+            vec!["m a", "n b"],
+            vec![],
+        ),
+        (
+            "  routes: [{model: m, inferenceServiceRef: a}]\n  modelRoutes: [{modelName: m, serviceRef: a}]",
+            vec!["m a"],
+            vec![],
+        ),
+        (
+            "  routes: [{model: m, inferenceServiceRef: a}]\n  modelRoutes: [{modelName: m, serviceRef: b}]",
+            vec!["m a"],
+            vec!["spec.modelRoutes[0] ConflictingRoutes"],
+        ),
+        (
+            "  routes: [{model: m, inferenceServiceRef: a}, {model: m, inferenceServiceRef: b}, {model: n, inferenceServiceRef: b}]",
+            vec!["m a", "n b"],
+            vec!["spec.routes[1] ConflictingRoutes"],
+        ),
+        (
+            "  routes: [{inferenceServiceRef: a}, {model: n, inferenceServiceRef: b}]",
+            vec!["n b"],
+            vec!["spec.routes[0] InvalidRoute"],
+        ),
+        (
+            "  routes: [{model: m}, {model: n, inferenceServiceRef: b}]",
+            vec!["n b"],
+            vec!["spec.routes[0] InvalidRoute"],
+        ),
+        (
+            "  routes: [{model: m, modelName: x, inferenceServiceRef: a}]\n  modelRoutes: [{modelName: n, serviceRef: b}]",
+            vec!["n b"],
+            vec!["spec.routes[0] InvalidRoute"],
+        ),
+        (
+            "  routes: [{model: m, inferenceServiceRef: a, serviceRef: b}]\n  modelRoutes: [{modelName: n, serviceRef: b}]",
+            vec!["n b"],
+            vec!["spec.routes[0] InvalidRoute"],
+        ),
+        (
+            "  routes: [{model: m, inferenceServiceRef: {name: a, kind: InferenceCache}}, {model: n, inferenceServiceRef: b}]",
+            vec!["n b"],
+            vec!["spec.routes[0].inferenceServiceRef InvalidReference"],
+        ),
+        (
+            "  routes: [{model: m, inferenceServiceRef: other/a}, {model: n, inferenceServiceRef: default/b}]",
+            vec!["n b"],
+            vec!["spec.routes[0].inferenceServiceRef RefNotPermitted"],
+        ),
+        (
+            "  routes: [{model: m, inferenceServiceRef: {name: a, apiGroup: x.y}}, {model: n, inferenceServiceRef: b}]",
+            vec!["n b"],
+            vec!["spec.routes[0].inferenceServiceRef InvalidReference"],
+        ),
+    ] {
+        let lowered = lowered(&[&two_services(), &gateway_yaml("name: g", spec)]);
+        let routes: Vec<String> =
+            gateway(&lowered, "g").routes.iter().map(|r| format!("{} {}", r.model, r.service.name)).collect();
+        assert_eq!(routes, expected, "{spec}");
+        let findings: Vec<String> =
+            findings.iter().map(|f| format!("error InferenceGateway default/g {f}")).collect();
+        assert_eq!(serious(&lowered), findings, "{spec}");
+    }
+}
+
+#[test]
+fn the_older_gateway_has_a_model_and_both_are_told() {
+    let route = "  routes: [{model: m, inferenceServiceRef: a}]";
+    let young = gateway_yaml("name: young, creationTimestamp: '2026-02-01T00:00:00Z'", route);
+    let old = gateway_yaml("name: zold, creationTimestamp: '2026-01-01T00:00:00Z'", route);
+    let lowered = lowered(&[&two_services(), &young, &old]);
+    let order: Vec<&str> = lowered.draft.gateways.iter().map(|gateway| &*gateway.name.name).collect();
+    assert_eq!(order, ["zold", "young"]);
+    assert_eq!(
+        shown(&lowered.findings),
+        [
+            "warning InferenceGateway default/young spec ModelConflict",
+            "info InferenceGateway default/zold spec ModelConflict"
+        ]
+    );
+}
+
+#[test]
+fn hosts_belong_to_one_gateway_and_odd_ones_are_refused() {
+    let one = gateway_yaml(
+        "name: a",
+        "  hostnames: [x.example, 'http://y', '*.z', 'h:1']\n  routes: [{model: m, inferenceServiceRef: a}]",
+    );
+    let two =
+        gateway_yaml("name: b", "  hostnames: [X.example]\n  routes: [{model: n, inferenceServiceRef: b}]");
+    let lowered = lowered(&[&two_services(), &one, &two]);
+    let odd = |n: u32| format!("error InferenceGateway default/a spec.hostnames[{n}] Invalid");
+    let taken = "error InferenceGateway default/b spec.hostnames HostConflict".to_owned();
+    assert_eq!(serious(&lowered), [odd(1), odd(2), odd(3), taken]);
+    assert_eq!(gateway(&lowered, "a").hostnames.len(), 1);
+}
+
+#[test]
+fn aliases_that_lead_nowhere_are_left_out() {
+    let spec = "  routes: [{model: m, inferenceServiceRef: a}]\n  aliases: {ok: m, m: m, lost: x, c1: c2, c2: c1, self: self}";
+    let lowered = lowered(&[&two_services(), &gateway_yaml("name: g", spec)]);
+    assert_eq!(gateway(&lowered, "g").aliases.keys().map(|a| &**a).collect::<Vec<_>>(), ["ok"]);
+    assert_eq!(
+        serious(&lowered),
+        [
+            ("c1", "AliasCycle"),
+            ("c2", "AliasCycle"),
+            ("lost", "AliasTargetNotFound"),
+            ("m", "AliasShadowed"),
+            ("self", "AliasCycle")
+        ]
+        .map(|(alias, reason)| format!("error InferenceGateway default/g spec.aliases.{alias} {reason}"))
+    );
+}
+
+#[test]
+fn a_guard_that_cannot_be_enforced_closes_its_model_only() {
+    for (filters, blocked, reason) in [
+        ("{promptGuard: {blockedPatterns: [SSN]}}", true, "NotImplemented"),
+        ("{semanticCache: {threshold: 0.9}, tokenLimit: {maxTokens: 10}}", true, "NotImplemented"),
+        ("[{type: contentFilter}]", true, "NotImplemented"),
+        ("[{type: sentimentAnalysis}]", false, "NotImplemented"),
+        ("{promptgaurd: {}}", true, "UnknownFilter"),
+        ("{}", false, ""),
+    ] {
+        let guarded = service_yaml(
+            "a",
+            &format!(
+                "modelName: m, backendRef: {{kind: Static, urls: ['http://a:1']}}, nlpFilters: {filters}"
+            ),
+        );
+        let spec = "  routes: [{model: m, inferenceServiceRef: a}, {model: n, inferenceServiceRef: b}]";
+        let lowered = lowered(&[&two_services(), &guarded, &gateway_yaml("name: g", spec)]);
+        let gateway = gateway(&lowered, "g");
+        assert_eq!(route(gateway, "m").blocked.is_some(), blocked, "{filters}");
+        assert_eq!(route(gateway, "n").blocked, None);
+        assert!(lowered.findings.iter().all(|finding| finding.reason == reason), "{filters}");
+        assert_eq!(lowered.findings.is_empty(), reason.is_empty());
+    }
+}
+
+#[test]
+fn static_routes_are_gateways_unless_they_cannot_be() {
+    let sroute = |spec: &str| {
+        format!(
+            "apiVersion: production-stack.vllm.ai/v1alpha1\nkind: StaticRoute\nmetadata: {{name: r}}\nspec: {{{spec}}}\n---\n"
+        )
+    };
+    let of = |yaml: &str, options: &LowerOptions| lower(&bundle(&[yaml]), options);
+    let usual = LowerOptions::default();
+    for (spec, models, findings) in [
+        ("staticBackends: 'http://a:1, http://b:1', staticModels: 'm, m'", vec!["m 2"], vec![]),
+        ("staticBackends: 'http://a:1,http://a:1/', staticModels: 'm,m'", vec!["m 1"], vec![]),
+        (
+            "staticBackends: 'http://a:1,http://b:1', staticModels: m",
+            vec![],
+            vec!["error StaticRoute default/r spec.staticModels UnequalLists"],
+        ),
+        (
+            "staticBackends: 'a:1,http://b:1', staticModels: 'm,n'",
+            vec!["m 0", "n 1"],
+            vec!["error StaticRoute default/r spec.staticBackends InvalidUrl"],
+        ),
+        (
+            "staticBackends: 'http://a:1', staticModels: m, routingLogic: nope",
+            vec!["m 1"],
+            vec!["error StaticRoute default/r spec.routingLogic PolicyNotFound"],
+        ),
+    ] {
+        let lowered = of(&sroute(spec), &usual);
+        let routes = lowered.draft.gateways.iter().flat_map(|gateway| &gateway.routes);
+        let routes: Vec<String> = routes.map(|r| format!("{} {}", r.model, r.endpoints.len())).collect();
+        assert_eq!(routes, models, "{spec}");
+        assert_eq!(serious(&lowered), findings, "{spec}");
+    }
+    let twice = of(&sroute("staticBackends: 'http://a:1,http://a:1', staticModels: 'm,m'"), &usual);
+    assert_eq!(twice.draft.gateways[0].routes[0].endpoints[0].weight, 2, "listed twice counts twice");
+
+    let named = sroute("staticBackends: 'http://a:1', staticModels: m, routerRef: {name: other}");
+    let own =
+        LowerOptions { own_names: vec![domain::name::ObjectName::new("default", "me")], ..usual.clone() };
+    assert_eq!(of(&named, &usual).draft.gateways.len(), 1);
+    let other = of(&named, &own);
+    assert_eq!((other.draft.gateways.len(), other.findings[0].reason), (0, "OtherRouter"));
+
+    let namesake =
+        gateway_yaml("name: r", "  routes: []") + &sroute("staticBackends: 'http://a:1', staticModels: m");
+    let lowered = of(&namesake, &usual);
+    assert_eq!(lowered.draft.gateways.len(), 1);
+    assert!(serious(&lowered).contains(&"error StaticRoute default/r metadata.name NameConflict".to_owned()));
+}
+
+#[test]
+fn a_bad_object_touches_only_what_refers_to_it() {
+    let bad = service_yaml(
+        "bad",
+        "modelName: x, backendRef: nowhere, inferenceCacheRef: {name: c, kind: RoutingPolicy}, prefillDecodingRef: lost, tls: {caRef: {name: lost}}, auth: {secretRef: {name: lost, key: k}}",
+    );
+    let spec = "  routes: [{model: m, inferenceServiceRef: a}, {model: x, inferenceServiceRef: bad}]\n  service: {enabled: true}";
+    let lowered = lowered(&[&two_services(), &bad, &gateway_yaml("name: g", spec)]);
+    assert_eq!(urls(route(gateway(&lowered, "g"), "m")), ["http://a:1"]);
+    let service = |rest: &str| format!("error InferenceService default/bad {rest}");
+    assert_eq!(
+        serious(&lowered),
+        [
+            "warning InferenceGateway default/g spec.routes[1] NoEndpoints".to_owned(),
+            "warning InferenceGateway default/g spec.service.enabled NotImplemented".to_owned(),
+            service("spec.auth.secretRef ReferenceNotFound"),
+            service("spec.backendRef BackendNotFound"),
+            service("spec.inferenceCacheRef InvalidReference"),
+            service("spec.prefillDecodingRef ReferenceNotFound"),
+            service("spec.tls.caRef ReferenceNotFound"),
+            "warning InferenceService default/bad spec.prefillDecodingRef NotImplemented".to_owned(),
+        ]
+    );
+}

@@ -1,0 +1,220 @@
+use std::collections::BTreeMap;
+
+use domain::endpoint::EndpointId;
+use manifest::{Kind, ListedModel, ObjectKey};
+
+use super::*;
+
+const GATEWAY: &str = "
+apiVersion: production-stack.vllm.ai/v1alpha1
+kind: InferenceGateway
+metadata: {name: g}
+spec: {routes: [{model: m, inferenceServiceRef: s}]}
+---
+";
+
+fn service(backend: &str) -> String {
+    format!(
+        "apiVersion: production-stack.vllm.ai/v1alpha1\nkind: InferenceService\nmetadata: {{name: s}}\n\
+         spec: {{modelName: m, backendRef: {backend}}}\n---\n"
+    )
+}
+
+fn core(ports: &str, slices: &str) -> String {
+    format!("apiVersion: v1\nkind: Service\nmetadata: {{name: b}}\nspec: {{{ports}}}\n---\n{slices}")
+}
+
+fn slice(name: &str, family: &str, ports: &str, endpoints: &str) -> String {
+    format!(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}, labels: \
+         {{kubernetes.io/service-name: b}}}}\naddressType: {family}\nports: [{ports}]\nendpoints: [{endpoints}]\n---\n"
+    )
+}
+
+fn found(backend: &str, core: &str) -> (Vec<String>, Vec<String>) {
+    let lowered = lowered(&[GATEWAY, &service(backend), core]);
+    let urls = urls(route(gateway(&lowered, "g"), "m")).into_iter().map(str::to_owned).collect();
+    let own = |f: &String| f.contains("InferenceService");
+    (urls, serious(&lowered).into_iter().filter(own).collect())
+}
+
+#[test]
+fn the_port_is_the_one_asked_for_or_named_http_or_the_only_one_or_8000() {
+    let slices = slice(
+        "x",
+        "IPv4",
+        "{name: http, port: 1}, {name: grpc, port: 2}, {name: '', port: 8000}",
+        "{addresses: [10.0.0.1]}",
+    );
+    let two = "ports: [{name: grpc, port: 90}, {name: http, port: 80}]";
+    let odd = "ports: [{name: grpc, port: 90}, {name: web, port: 8000}]";
+    for (backend, ports, expected) in [
+        ("b", two, Ok("1")),
+        ("{name: b, port: 90}", two, Ok("2")),
+        ("{name: b, port: 7}", two, Err("spec.backendRef.port PortNotFound")),
+        ("b", "ports: [{name: grpc, port: 90}]", Ok("2")),
+        ("b", odd, Ok("8000")),
+        ("b", "ports: [{name: x, port: 1}, {name: y, port: 2}]", Err("spec.backendRef.port PortNotFound")),
+        ("b", "clusterIP: None", Ok("8000")),
+    ] {
+        let (urls, findings) = found(backend, &core(ports, &slices));
+        match expected {
+            Ok(port) => assert_eq!(
+                (urls, findings),
+                (vec![format!("http://10.0.0.1:{port}")], vec![]),
+                "{backend} {ports}"
+            ),
+            Err(finding) => {
+                assert_eq!(
+                    findings,
+                    [format!("error InferenceService default/s {finding}")],
+                    "{backend} {ports}"
+                );
+                assert!(urls.is_empty());
+            }
+        }
+    }
+}
+
+#[test]
+fn an_engine_with_two_address_families_is_one_engine() {
+    let pod = "targetRef: {kind: Pod, name: p, uid: u}";
+    let both = slice("a6", "IPv6", "{port: 1}", &format!("{{addresses: ['fd00::1'], {pod}}}"))
+        + &slice("b4", "IPv4", "{port: 1}", &format!("{{addresses: [10.0.0.1], {pod}}}"));
+    assert_eq!(found("b", &core("ports: [{port: 1}]", &both)).0, ["http://10.0.0.1:1"]);
+    let six = slice("a6", "IPv6", "{port: 1}", "{addresses: ['fd00::1']}");
+    assert_eq!(found("b", &core("ports: [{port: 1}]", &six)).0, ["http://[fd00::1]:1"]);
+}
+
+#[test]
+fn backends_without_endpoints_say_why() {
+    for (backend, core_objects, finding) in [
+        ("b", core("type: ExternalName, externalName: e.example", ""), "error spec.backendRef NoEndpoints"),
+        ("b", core("clusterIP: 10.9.9.9, ports: [{port: 80}]", ""), "warning spec.backendRef NoEndpoints"),
+        ("b", String::new(), "error spec.backendRef BackendNotFound"),
+        ("other/b", String::new(), "error spec.backendRef RefNotPermitted"),
+        (
+            "{kind: InferencePool, name: p, group: inference.networking.k8s.io}",
+            String::new(),
+            "error spec.backendRef NotImplemented",
+        ),
+        ("{kind: Deployment, name: p, group: apps}", String::new(), "error spec.backendRef InvalidReference"),
+        ("{kind: Pods, name: p}", String::new(), "error spec.backendRef InvalidReference"),
+        (
+            "{kind: Pods, selector: {matchLabels: {a: b}}}",
+            String::new(),
+            "warning spec.backendRef.selector NoEndpoints",
+        ),
+        ("{kind: Static, name: p}", String::new(), "error spec.backendRef InvalidReference"),
+        ("{kind: Static, urls: ['ftp://x']}", String::new(), "error spec.backendRef.urls[0] InvalidUrl"),
+        ("{kind: Static, urls: ['https://x']}", String::new(), "error spec.tls NoTrust"),
+    ] {
+        let (severity, rest) = finding.split_once(' ').expect("two parts");
+        let (_, findings) = found(backend, &core_objects);
+        assert_eq!(findings, [format!("{severity} InferenceService default/s {rest}")], "{backend}");
+    }
+}
+
+#[test]
+fn https_engines_are_trusted_as_the_service_says() {
+    let yaml = "
+apiVersion: production-stack.vllm.ai/v1alpha1
+kind: InferenceService
+metadata: {name: s}
+spec:
+  modelName: m
+  backendRef: {kind: Static, urls: ['https://e/base/']}
+  tls: {caRef: {name: ca}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: ca}
+data: {ca.crt: PEM}
+";
+    let lowered = lowered(&[GATEWAY, yaml]);
+    let endpoint = &route(gateway(&lowered, "g"), "m").endpoints[0];
+    assert_eq!(
+        (&*endpoint.id.url, endpoint.target.port, &*endpoint.target.base_path),
+        ("https://e/base", 443, "/base")
+    );
+    assert_eq!(endpoint.tls.as_ref().and_then(|tls| tls.ca_pem.as_deref()), Some(&b"PEM"[..]));
+}
+
+fn listed(models: &[(&str, Option<&str>)]) -> Option<Arc<[ListedModel]>> {
+    let models =
+        models.iter().map(|(id, parent)| ListedModel { id: (*id).into(), parent: parent.map(Into::into) });
+    Some(models.collect())
+}
+
+#[test]
+fn a_list_that_lacks_the_model_excludes_and_adapters_are_models_of_their_own() {
+    let backend = "{kind: Static, urls: ['http://a:1', 'http://b:1', 'http://c:1', 'http://d:1']}";
+    let mut bundle = bundle(&[GATEWAY, &service(backend)]);
+    let endpoint = |host: &str| EndpointId { url: format!("http://{host}:1").into(), pod_uid: "".into() };
+    let mut hear = |host: &str, models: Option<Arc<[ListedModel]>>| {
+        bundle.apply(Change::Models { endpoint: endpoint(host), models })
+    };
+    assert!(hear(
+        "a",
+        listed(&[("m", None), ("sql", Some("m")), ("m2", None), ("z", Some("m2")), ("w", Some("gone"))])
+    ));
+    assert!(!hear(
+        "a",
+        listed(&[("m", None), ("sql", Some("m")), ("m2", None), ("z", Some("m2")), ("w", Some("gone"))])
+    ));
+    hear("b", listed(&[("other", None), ("sql", Some("other"))]));
+    hear("c", listed(&[("m", None), ("sql", Some("m"))]));
+    let lowered = lower(&bundle, &LowerOptions::default());
+    let routes: BTreeMap<&str, Vec<&str>> =
+        gateway(&lowered, "g").routes.iter().map(|r| (r.model.as_str(), urls(r))).collect();
+    assert_eq!(
+        routes["m"],
+        ["http://a:1", "http://c:1", "http://d:1"],
+        "a list that is unknown excludes nobody"
+    );
+    assert_eq!(routes["sql"], ["http://a:1", "http://c:1"]);
+    assert_eq!(routes["z"], ["http://a:1"], "an engine may serve its model under two names");
+    assert_eq!(routes.len(), 3);
+    let adapter = route(gateway(&lowered, "g"), "sql");
+    assert_eq!((adapter.parent.as_ref().map(|p| p.as_str()), &*adapter.service.name), (Some("m"), "s"));
+    assert_eq!(lowered.withheld.iter().map(|e| &*e.id.url).collect::<Vec<_>>(), ["http://b:1"]);
+
+    for host in ["a", "b", "c"] {
+        assert!(bundle.apply(Change::Models { endpoint: endpoint(host), models: None }));
+    }
+    let lowered = lower(&bundle, &LowerOptions::default());
+    assert_eq!(urls(route(gateway(&lowered, "g"), "m")).len(), 4, "forgotten lists exclude nobody");
+    assert!(lowered.withheld.is_empty());
+}
+
+#[test]
+fn what_was_seen_asleep_is_asleep_until_it_is_seen_awake() {
+    let mut bundle = bundle(&[GATEWAY, &service("{kind: Static, urls: ['http://a:1']}")]);
+    let endpoint = EndpointId { url: "http://a:1".into(), pod_uid: "".into() };
+    for asleep in [true, false] {
+        assert!(bundle.apply(Change::Sleeping { endpoint: endpoint.clone(), asleep }));
+        assert!(!bundle.apply(Change::Sleeping { endpoint: endpoint.clone(), asleep }));
+        let lowered = lower(&bundle, &LowerOptions::default());
+        assert_eq!(route(gateway(&lowered, "g"), "m").endpoints[0].asleep, asleep);
+    }
+}
+
+#[test]
+fn objects_can_be_replaced_and_removed() {
+    let slices = slice("x", "IPv4", "{port: 1}", "{addresses: [10.0.0.1]}");
+    let mut bundle = bundle(&[GATEWAY, &service("b"), &core("ports: [{port: 1}]", &slices)]);
+    let count =
+        |bundle: &Bundle| lower(bundle, &LowerOptions::default()).draft.gateways[0].routes[0].endpoints.len();
+    assert_eq!(count(&bundle), 1);
+    let more = read(&slice("x", "IPv4", "{port: 1}", "{addresses: [10.0.0.1]}, {addresses: [10.0.0.2]}"));
+    bundle.apply(Change::Applied(Arc::new(more.objects[0].clone())));
+    assert_eq!(count(&bundle), 2);
+    let moved = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: x, labels: {kubernetes.io/service-name: z}}\naddressType: IPv4\nendpoints: []\n";
+    bundle.apply(Change::Applied(Arc::new(read(moved).objects[0].clone())));
+    assert_eq!(count(&bundle), 0, "a slice that changes its service leaves the old one");
+    let key = |kind, name: &str| ObjectKey { kind, name: domain::name::ObjectName::new("default", name) };
+    assert!(bundle.apply(Change::Removed(key(Kind::EndpointSlice, "x"))));
+    assert!(!bundle.apply(Change::Removed(key(Kind::EndpointSlice, "x"))));
+    assert!(bundle.apply(Change::Removed(key(Kind::InferenceGateway, "g"))));
+    assert!(lower(&bundle, &LowerOptions::default()).draft.gateways.is_empty());
+}
