@@ -205,3 +205,6 @@ fn is_addable(header: &HeaderName) -> bool {
         || name.starts_with("x-forwarded-");
     name.starts_with("x-") && !ours
 }
+
+#[cfg(test)]
+mod tests;

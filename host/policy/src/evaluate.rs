@@ -77,7 +77,7 @@ impl Evaluate for Evaluator {
             }
         }
         if !ended && let Some(scores) = run.scores.take() {
-            let best = rank::best(&scores, call.pool, call.request, call.fleet);
+            let best = rank::best(&scores, (call.pool, run.bench.common), call.request, call.fleet);
             run.verdict.choice = if best.is_empty() { Choice::None } else { Choice::Scored(best) };
         }
         run.verdict
@@ -140,7 +140,7 @@ impl Run<'_> {
                 (Step::Chose(list.first().copied().unwrap_or_default()), Next::End(Choice::Ordered(list)))
             }
             answer::Choice::Scores(scores) => {
-                let best = best_of(&scores);
+                let best = rank::first_best(&scores);
                 self.scores = Some(scores);
                 (Step::Scored(best), Next::GoOn)
             }
@@ -161,7 +161,8 @@ impl Run<'_> {
             answer::Choice::Endpoint(index) => Some(*index),
             answer::Choice::Ordered(list) => list.first().copied(),
             answer::Choice::Scores(scores) => {
-                rank::best(scores, self.call.pool, self.call.request, self.call.fleet).first().copied()
+                let pool = (self.call.pool, self.bench.common);
+                rank::best(scores, pool, self.call.request, self.call.fleet).first().copied()
             }
             answer::Choice::PrefillDecode(_, decode) => Some(*decode),
             answer::Choice::DraftTarget(_, target) => Some(*target),
@@ -242,17 +243,6 @@ fn on_failure(mode: FailureMode) -> Next {
         FailureMode::LeastInFlight => Next::End(Choice::None),
         FailureMode::Reject => Next::End(Choice::Reject),
     }
-}
-
-/// The first of the best scores, for the trace.
-fn best_of(scores: &[f32]) -> u32 {
-    let mut best = (f32::NEG_INFINITY, 0);
-    for (index, score) in scores.iter().enumerate() {
-        if *score > best.0 {
-            best = (*score, index as u32);
-        }
-    }
-    best.1
 }
 
 /// Adds headers; a later policy's replace an earlier one's of the same name.

@@ -209,3 +209,33 @@ impl host::Host for HostState {
 }
 
 impl types::Host for HostState {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chatty_policy_is_cut_off_for_the_rest_of_the_second() {
+        let log = PolicyLog::new("chatty");
+        let admitted = (0..1_000).filter(|_| log.admit()).count() as u64;
+        // Another second may begin meanwhile.
+        assert!((LOG_LINES_PER_SECOND_MAX..=2 * LOG_LINES_PER_SECOND_MAX).contains(&admitted), "{admitted}");
+    }
+
+    #[test]
+    fn memory_is_granted_up_to_the_limit_and_little_within_a_pick() {
+        let mut state = HostState::new(Arc::new(PolicyLog::new("hungry")), 8 << 20);
+        state.begin_setup();
+        assert!(state.memory_growing(0, 4 << 20, None).unwrap());
+        state.begin_pick();
+        assert!(state.memory_growing(4 << 20, 5 << 20, None).unwrap());
+        assert!(!state.memory_growing(5 << 20, (5 << 20) + 1, None).unwrap());
+        assert!(state.memory_refused());
+        state.begin_pick();
+        assert!(!state.memory_refused(), "each call for itself");
+        assert!(state.memory_growing(5 << 20, 6 << 20, None).unwrap());
+        state.begin_setup();
+        assert!(!state.memory_growing(6 << 20, (8 << 20) + 1, None).unwrap());
+        assert!(!state.table_growing(0, TABLE_ELEMENTS_MAX + 1, None).unwrap());
+    }
+}

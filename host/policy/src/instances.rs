@@ -8,6 +8,7 @@ use domain::pool::{Entry, Pool, PoolKey};
 
 use crate::backoff::Backoff;
 use crate::instance::Instance;
+use crate::rank::Common;
 use crate::ready::Ready;
 
 /// Generations of a pool whose instances live side by side: the one in force, and the one that requests in flight still
@@ -35,6 +36,7 @@ pub(crate) struct PoolInstances {
 struct Generation {
     signature: u64,
     used: u64,
+    common: Common,
     places: Vec<Place>,
 }
 
@@ -48,6 +50,8 @@ pub(crate) struct Place {
 
 /// A pool's instances, for the time of one decision.
 pub(crate) struct Bench<'a> {
+    /// What the pool's endpoints have in common.
+    pub(crate) common: Common,
     places: &'a mut [Place],
     backoffs: &'a mut Vec<((usize, u64), Backoff)>,
     live: &'a mut usize,
@@ -73,13 +77,18 @@ impl Instances {
             self.evict(pool.key, len);
         }
         let instances = self.pools.entry(pool.key).or_default();
-        let at = instances.generation(pool.signature, &mut self.live);
+        let at = instances.generation(pool, &mut self.live);
         let generation = &mut instances.generations[at];
         generation.used = self.tick;
         if generation.places.len() < len {
             generation.places.resize_with(len, Place::default);
         }
-        Bench { places: &mut generation.places, backoffs: &mut instances.backoffs, live: &mut self.live }
+        Bench {
+            common: generation.common,
+            places: &mut generation.places,
+            backoffs: &mut instances.backoffs,
+            live: &mut self.live,
+        }
     }
 
     /// Drops what none of these pools needs.
@@ -133,8 +142,9 @@ impl Instances {
 }
 
 impl PoolInstances {
-    /// Index of the generation of this signature, made if it is new; the oldest makes room.
-    fn generation(&mut self, signature: u64, live: &mut usize) -> usize {
+    /// Index of the generation of this pool's signature, made if it is new; the oldest makes room.
+    fn generation(&mut self, pool: &Pool, live: &mut usize) -> usize {
+        let signature = pool.signature;
         if let Some(at) = self.generations.iter().position(|generation| generation.signature == signature) {
             return at;
         }
@@ -144,7 +154,12 @@ impl PoolInstances {
                 *live -= self.generations.swap_remove(oldest).count();
             }
         }
-        self.generations.push(Generation { signature, used: 0, places: Vec::new() });
+        self.generations.push(Generation {
+            signature,
+            used: 0,
+            common: Common::of(pool),
+            places: Vec::new(),
+        });
         self.generations.len() - 1
     }
 

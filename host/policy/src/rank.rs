@@ -6,34 +6,71 @@ use domain::request::{Fleet, RequestView};
 use domain::signal::Signal;
 use smallvec::SmallVec;
 
+/// Scores looked at together: most are below the best so far, and comparing many at once costs little more than one.
+const CHUNK: usize = 32;
+
+/// What a pool's endpoints have in common, found out once per pool: reading it from each endpoint would miss the cache.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Common {
+    /// All answer whole requests.
+    serve: bool,
+    /// All have weight 1.
+    weigh_one: bool,
+}
+
+impl Common {
+    pub(crate) fn of(pool: &Pool) -> Self {
+        Self {
+            serve: pool.endpoints.iter().all(|endpoint| endpoint.spec.roles.serve),
+            weigh_one: pool.endpoints.iter().all(|endpoint| endpoint.spec.weight <= 1),
+        }
+    }
+}
+
 /// The best by score, ties by least in flight ÷ weight, then by rotation; at most [`ORDERED_MAX`]. Endpoints without a
 /// score, excluded ones and those that cannot answer whole requests are left out. Empty if nobody is left.
 ///
-/// One pass: an endpoint that does not get among the best so far costs one comparison.
+/// One pass: what does not get among the best so far costs one comparison.
 pub(crate) fn best(
     scores: &[f32],
-    pool: &Pool,
+    (pool, common): (&Pool, Common),
     request: &RequestView<'_>,
     fleet: &Fleet,
 ) -> SmallVec<[u32; ORDERED_MAX]> {
     let len = scores.len().min(pool.endpoints.len());
-    let mut ranking = Ranking { pool, inflight: fleet.column(Signal::Inflight), best: SmallVec::new() };
     if len == 0 {
         return SmallVec::new();
     }
+    let inflight = fleet.column(Signal::Inflight);
+    let mut ranking = Ranking { pool, common, inflight, excluded: request.excluded, best: SmallVec::new() };
     // Starting at the ticket's place and letting only strictly better ones pass makes ties rotate.
     let start = (request.ticket % len as u64) as usize;
-    for index in (start..len).chain(0..start) {
-        let score = scores[index];
-        if ranking.is_hopeless(score) {
-            continue;
-        }
-        let may = request.excluded.binary_search(&(index as u32)).is_err();
-        if may && pool.endpoints[index].spec.roles.serve {
-            ranking.offer(index as u32, score);
+    for range in [start..len, 0..start] {
+        let mut at = range.start;
+        for chunk in scores[range].chunks(CHUNK) {
+            ranking.look(at, chunk);
+            at += chunk.len();
         }
     }
     ranking.best.into_iter().map(|candidate| candidate.index).collect()
+}
+
+/// The first of the best scores; 0 if there is none.
+pub(crate) fn first_best(scores: &[f32]) -> u32 {
+    let mut lanes = [f32::NEG_INFINITY; CHUNK];
+    for chunk in scores.chunks(CHUNK) {
+        for (lane, score) in lanes.iter_mut().zip(chunk) {
+            *lane = if *score > *lane { *score } else { *lane };
+        }
+    }
+    let best = lanes.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    for (at, chunk) in scores.chunks(CHUNK).enumerate() {
+        if chunk.iter().fold(false, |found, score| found | (*score == best)) {
+            let within = chunk.iter().position(|score| *score == best).unwrap_or_default();
+            return (at * CHUNK + within) as u32;
+        }
+    }
+    0
 }
 
 struct Candidate {
@@ -44,39 +81,57 @@ struct Candidate {
 
 struct Ranking<'a> {
     pool: &'a Pool,
+    common: Common,
     inflight: Option<&'a [f32]>,
+    excluded: &'a [u32],
     best: SmallVec<[Candidate; ORDERED_MAX]>,
 }
 
 impl Ranking<'_> {
-    /// Whether a score cannot get among the best: NaN, or below a full list's last.
-    fn is_hopeless(&self, score: f32) -> bool {
-        score.is_nan() || (self.best.len() == ORDERED_MAX && score < self.best[ORDERED_MAX - 1].score)
-    }
-
-    fn offer(&mut self, index: u32, score: f32) {
-        let load = self.load(index as usize);
-        let place = self
-            .best
-            .iter()
-            .position(|other| score > other.score || (score == other.score && load < other.load))
-            .unwrap_or(self.best.len());
-        if place == ORDERED_MAX {
+    /// Looks at the scores of the endpoints from `start` on.
+    fn look(&mut self, start: usize, scores: &[f32]) {
+        let bar = self.bar();
+        // No comparison with NaN holds, so endpoints without a score never pass.
+        if !scores.iter().fold(false, |found, score| found | (*score >= bar)) {
             return;
         }
-        if self.best.len() == ORDERED_MAX {
-            self.best.pop();
+        for (offset, score) in scores.iter().enumerate() {
+            if *score >= self.bar() {
+                self.offer(start + offset, *score);
+            }
         }
+    }
+
+    /// The score below which nobody gets among the best.
+    fn bar(&self) -> f32 {
+        if self.best.len() < ORDERED_MAX { f32::NEG_INFINITY } else { self.best[ORDERED_MAX - 1].score }
+    }
+
+    fn offer(&mut self, index: usize, score: f32) {
+        let load = self.load(index);
+        let beats = |other: &Candidate| score > other.score || (score == other.score && load < other.load);
+        if self.best.len() == ORDERED_MAX && !beats(&self.best[ORDERED_MAX - 1]) {
+            return;
+        }
+        let serves = self.common.serve || self.pool.endpoints[index].spec.roles.serve;
+        let index = index as u32;
+        if !serves || self.excluded.binary_search(&index).is_ok() {
+            return;
+        }
+        let place = self.best.iter().position(beats).unwrap_or(self.best.len());
+        self.best.truncate(ORDERED_MAX - 1);
         self.best.insert(place, Candidate { index, score, load });
     }
 
     fn load(&self, index: usize) -> f32 {
-        let endpoint = &self.pool.endpoints[index];
         let inflight = match self.inflight.and_then(|column| column.get(index)) {
             Some(inflight) => *inflight,
-            None => endpoint.state.inflight() as f32,
+            None => self.pool.endpoints[index].state.inflight() as f32,
         };
-        inflight / endpoint.spec.weight.max(1) as f32
+        if self.common.weigh_one {
+            return inflight;
+        }
+        inflight / self.pool.endpoints[index].spec.weight.max(1) as f32
     }
 }
 

@@ -16,7 +16,7 @@ use crate::convert;
 use crate::host_state::{LogLine, PolicyLog};
 use crate::instance::Recipe;
 use crate::library::Library;
-use crate::rank;
+use crate::rank::{self, Common};
 use crate::ready::Ready;
 use crate::scenario::{Scenario, ScenarioError, Stage};
 
@@ -177,7 +177,8 @@ fn answered(
             Answered::Chose(Choice::DraftTarget { draft, target }, headers)
         }
         answer::Choice::Scores(scores) => {
-            let order = rank::best(&scores, &stage.pool, request, &stage.fleet).to_vec();
+            let order =
+                rank::best(&scores, (&stage.pool, Common::of(&stage.pool)), request, &stage.fleet).to_vec();
             Answered::Scored { scores, order, headers }
         }
         answer::Choice::Refuse(refusal) => Answered::Refused(refusal),

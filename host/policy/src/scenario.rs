@@ -1,30 +1,4 @@
-//! One decision written down as JSON, for `wicketgate policy run FILE --scenario FILE.json`.
-//!
-//! ```json
-//! {
-//!   "config": {"beta": 0.5},
-//!   "pool": {
-//!     "model": "llama-3-8b",
-//!     "endpoints": [
-//!       {"url": "http://10.0.0.1:8000"},
-//!       {"url": "http://10.0.0.2:8000", "weight": 2, "roles": ["serve"], "node": "n1", "zone": "a", "labels": {"tier": "gold"}}
-//!     ]
-//!   },
-//!   "columns": {"inflight": [3, 0], "kv-usage": [0.5, null]},
-//!   "scores": [0.5, null],
-//!   "request": {
-//!     "ticket": 7, "seed": 1, "nowMs": 1000, "attempt": 0, "priority": 0, "promptTokens": 1200, "outputTokens": 256,
-//!     "session": "user-42", "tenant": "acme", "excluded": [1], "owners": [0], "prefixHashes": [17, 18],
-//!     "headers": {"x-tier": "gold"}
-//!   }
-//! }
-//! ```
-//!
-//! Only `pool.endpoints` is required. Endpoints are sorted by URL first, as in the gateway, with their columns; indices in
-//! the request count after that. A `null` in a column is unknown, in `scores` it rules an endpoint out. A column that is
-//! left out is 0 where the gateway always knows it (`inflight`, `inflight-tokens`, `cached-tokens`), the endpoints' own
-//! `weight`, and else unknown. `session` and `tenant` are names, hashed as the gateway does; `owners` follow from the
-//! session unless given.
+//! One decision written down as JSON, for `wicketgate policy run FILE --scenario FILE.json`. The format: [`Scenario`].
 
 use std::collections::BTreeMap;
 
@@ -38,6 +12,32 @@ use serde::Deserialize;
 use crate::made_up;
 
 /// A decision to take.
+///
+/// ```json
+/// {
+///   "config": {"beta": 0.5},
+///   "pool": {
+///     "model": "llama-3-8b",
+///     "endpoints": [
+///       {"url": "http://10.0.0.1:8000"},
+///       {"url": "http://10.0.0.2:8000", "weight": 2, "roles": ["serve"], "node": "n1", "zone": "a", "labels": {"tier": "gold"}}
+///     ]
+///   },
+///   "columns": {"inflight": [3, 0], "kv-usage": [0.5, null]},
+///   "scores": [0.5, null],
+///   "request": {
+///     "ticket": 7, "seed": 1, "nowMs": 1000, "attempt": 0, "priority": 0, "promptTokens": 1200, "outputTokens": 256,
+///     "session": "user-42", "tenant": "acme", "excluded": [1], "owners": [0], "prefixHashes": [17, 18],
+///     "headers": {"x-tier": "gold"}
+///   }
+/// }
+/// ```
+///
+/// Only `pool.endpoints` is required. Endpoints are sorted by URL first, as in the gateway, with their columns; indices in
+/// the request count after that. A `null` in a column is unknown, in `scores` it rules an endpoint out. A column that is
+/// left out is 0 where the gateway always knows it (`inflight`, `inflight-tokens`, `cached-tokens`), the endpoints' own
+/// `weight`, and else unknown. `session` and `tenant` are names, hashed as the gateway does; `owners` follow from the
+/// session unless given.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {

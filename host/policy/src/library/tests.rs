@@ -1,7 +1,8 @@
 use std::fs;
 use std::sync::atomic::AtomicUsize;
 
-use domain::policy::{FailureMode, Mode, PolicySource};
+use domain::policy::{Call, Choice, FailureMode, Mode, PolicySource};
+use domain::pool::Entry;
 
 use super::*;
 use crate::inspect;
@@ -191,4 +192,20 @@ fn many_threads_asking_for_one_component_compile_it_once() {
     assert!(ready.iter().all(|policy| Arc::ptr_eq(policy, &ready[0])));
     drop(library);
     assert_eq!(wakes.load(Relaxed), 1);
+}
+
+#[test]
+fn more_instances_than_the_address_space_has_room_for_get_smaller_reservations() {
+    // 40,000 times 4 GiB and more is beyond 128 TiB.
+    let options = Options { instances: 40_000, directory: "/".into(), ..Options::default() };
+    let library = Library::new(options).unwrap();
+    let entry = Entry {
+        spec: Arc::new(spec("round-robin", "{}")),
+        in_force: Arc::new(spec("round-robin", "{}")),
+        prepared: Some(library.prepare_now(&spec("round-robin", "{}")).unwrap()),
+    };
+    let pool = pool(3, vec![entry]);
+    let mut evaluator = library.evaluator(0);
+    let verdict = evaluator.evaluate(Call { pool: &pool, request: &request(1), fleet: &idle(&pool) });
+    assert_eq!(verdict.choice, Choice::Endpoint(1));
 }

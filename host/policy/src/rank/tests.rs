@@ -11,7 +11,7 @@ fn ranked(scores: &[f32], inflight: &[f32], ticket: u64, excluded: &[u32]) -> Ve
     let pool = pool(scores.len(), Vec::new());
     let set = SignalSet::EMPTY.with(Signal::Inflight);
     let fleet = Fleet::from_columns(set, scores.len(), inflight.to_vec());
-    best(scores, &pool, &RequestView { excluded, ..request(ticket) }, &fleet).to_vec()
+    best(scores, (&pool, Common::of(&pool)), &RequestView { excluded, ..request(ticket) }, &fleet).to_vec()
 }
 
 #[test]
@@ -52,5 +52,19 @@ fn endpoints_that_serve_no_whole_requests_and_light_ones_stand_back() {
     ];
     let pool = made_up::pool("test", specs, Vec::new());
     let fleet = Fleet::from_columns(SignalSet::EMPTY.with(Signal::Inflight), 3, vec![0.0, 2.0, 4.0]);
-    assert_eq!(best(&[1.0, 0.5, 0.5], &pool, &request(0), &fleet).to_vec(), [2, 1]);
+    assert_eq!(best(&[1.0, 0.5, 0.5], (&pool, Common::of(&pool)), &request(0), &fleet).to_vec(), [2, 1]);
+}
+
+#[test]
+fn the_first_of_the_best_is_found_wherever_it_stands() {
+    assert_eq!(first_best(&[]), 0);
+    assert_eq!(first_best(&[NAN, NAN]), 0);
+    assert_eq!(first_best(&[NAN, 0.0, NAN]), 1);
+    for at in [0, 1, 31, 32, 33, 99] {
+        let mut scores = vec![0.25; 100];
+        scores[at] = 0.75;
+        assert_eq!(first_best(&scores), at as u32);
+        scores[99] = 0.75;
+        assert_eq!(first_best(&scores), at as u32, "the first of two");
+    }
 }
