@@ -21,8 +21,8 @@ build: policies ## Build the release binary: target/release/wicketgate
 	$(CARGO) build --release --bin wicketgate
 
 demo: policies ## The main job: a trace through the gateway over simulated engines (TRACE=FILE, KEEP=1)
-	$(CARGO) build --profile demo -p gateway -p demo
-	target/demo/demo --gateway target/demo/wicketgate $(if $(TRACE),--trace $(TRACE)) $(if $(KEEP),--keep) $(DEMO_FLAGS)
+	$(CARGO) build --release -p gateway -p demo
+	target/release/demo --gateway target/release/wicketgate $(if $(TRACE),--trace $(TRACE)) $(if $(KEEP),--keep) $(DEMO_FLAGS)
 
 check: policies ## Format, lint, unit tests: the inner loop
 	$(CARGO) fmt --all --check

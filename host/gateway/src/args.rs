@@ -1,0 +1,253 @@
+//! The command line. Precedence: flag, then environment, then default.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// An inference gateway whose routing policies are WebAssembly components.
+#[derive(Debug, Parser)]
+#[command(
+    name = "wicketgate",
+    version,
+    about,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+pub(crate) struct Cli {
+    /// What to do; `serve` when absent, so that bare flags work.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// Flags of `serve`.
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+}
+
+/// Subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve traffic (the default)
+    Serve(Box<ServeArgs>),
+    /// Read a directory of manifests and say what is wrong with it; exit 1 on errors
+    Check(CheckArgs),
+    /// Ask a running gateway why requests went where they went
+    Explain(ExplainArgs),
+    /// Print the custom resource definitions
+    Crds(CrdsArgs),
+    /// Inspect and try routing policies
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+}
+
+/// `wicketgate serve`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Directory of manifests to serve from, watched: our kinds, Service, EndpointSlice, Pod, ConfigMap, Secret
+    #[arg(long, value_name = "DIR", required = true)]
+    pub(crate) manifests: Option<PathBuf>,
+    /// Data-plane address with JSON errors (the production stack router's dialect); may be given again
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8001", value_parser = address)]
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Data-plane port with text errors (the RKLLama router's dialect), in addition to --listen
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+    /// Data-plane address served over TLS; needs --tls-cert and --tls-key
+    #[arg(long, value_name = "ADDR", value_parser = address, requires = "tls_cert", requires = "tls_key")]
+    pub(crate) listen_tls: Vec<SocketAddr>,
+    /// Certificate chain, PEM; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Private key, PEM; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Worker threads of the data plane [default: as many as the CPU quota allows]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) workers: Option<u16>,
+    /// Metrics and admin pages; `0` disables
+    #[arg(long, env = "METRICS_ADDR", value_name = "ADDR", default_value = ":9090", value_parser = optional_address)]
+    pub(crate) metrics_bind_address: OptionalAddress,
+    /// Probes `/healthz`, `/livez`, `/readyz`; `0` disables
+    #[arg(long, env = "HEALTH_PROBE_ADDR", value_name = "ADDR", default_value = ":8081", value_parser = optional_address)]
+    pub(crate) health_probe_bind_address: OptionalAddress,
+    /// Directory that `file` sources of policies are relative to, and may not leave
+    #[arg(long, value_name = "DIR", default_value = "/policies")]
+    pub(crate) policy_dir: PathBuf,
+    /// Most policy instances kept, over all workers
+    #[arg(long, value_name = "N", default_value_t = 8_192)]
+    pub(crate) policy_instances: usize,
+    /// Memory of the prefix index, bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    pub(crate) prefix_index_bytes: usize,
+    /// Request bodies held in memory at once, bytes, over all workers; above it requests get 503
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
+    pub(crate) body_memory_bytes: u64,
+    /// How often each engine's metrics page is read
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    pub(crate) engine_scrape_interval: Duration,
+    /// How often each engine's model list is read
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub(crate) model_refresh_interval: Duration,
+    /// Let clients put engines to sleep and wake them (`/sleep`, `/wake_up`, `/is_sleeping`)
+    #[arg(long)]
+    pub(crate) engine_control: bool,
+    /// Say on answers which endpoint and policy were chosen (`x-wicketgate-endpoint`, `x-wicketgate-policy`)
+    #[arg(long)]
+    pub(crate) answer_headers: bool,
+    /// One structured log line per request
+    #[arg(long)]
+    pub(crate) request_log: bool,
+    /// After SIGTERM, keep accepting for this long while readiness already fails
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub(crate) drain_delay: Duration,
+    /// After that, let streams finish for this long
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub(crate) drain_timeout: Duration,
+    /// Log verbosity: error, warn, info, debug, trace, or a filter such as `info,policy=debug`
+    #[arg(long, env = "WICKETGATE_LOG", value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: String,
+    /// Log format
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+/// Format of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `wicketgate check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Directory of manifests
+    pub(crate) directory: PathBuf,
+    /// As `serve --policy-dir`
+    #[arg(long, value_name = "DIR", default_value = "/policies")]
+    pub(crate) policy_dir: PathBuf,
+    /// How to print findings
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) format: LogFormat,
+}
+
+/// `wicketgate explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// A request id (`X-Request-Id`); without one, the latest decisions
+    pub(crate) request_id: Option<String>,
+    /// Admin address of the gateway
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9090", value_parser = address)]
+    pub(crate) admin: SocketAddr,
+}
+
+/// `wicketgate crds`.
+#[derive(Debug, Args)]
+pub(crate) struct CrdsArgs {
+    /// Write one file per definition into this directory instead of printing
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// `wicketgate policy …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Say what a component is and whether the gateway would load it
+    Check {
+        /// The component (`*.wasm`), or the name of a built-in
+        file: PathBuf,
+        /// Configuration to try it with, JSON
+        #[arg(long, value_name = "JSON", default_value = "{}")]
+        config: String,
+    },
+    /// Take one decision and say why
+    Run {
+        /// The component (`*.wasm`), or the name of a built-in
+        file: PathBuf,
+        /// What to decide, see docs/policy-guide.md
+        #[arg(long, value_name = "FILE")]
+        scenario: PathBuf,
+    },
+    /// List the built-in policies
+    List,
+}
+
+/// An address, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OptionalAddress(pub Option<SocketAddr>);
+
+/// Accepts `HOST:PORT`, `:PORT` (all interfaces) and `localhost:PORT`.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let full = match text.strip_prefix(':') {
+        Some(port) => format!("0.0.0.0:{port}"),
+        None => text.replace("localhost:", "127.0.0.1:"),
+    };
+    full.parse().map_err(|_| format!("{text:?} is no address such as 127.0.0.1:8001 or :8001"))
+}
+
+fn optional_address(text: &str) -> Result<OptionalAddress, String> {
+    if text == "0" {
+        return Ok(OptionalAddress(None));
+    }
+    address(text).map(|address| OptionalAddress(Some(address)))
+}
+
+/// Accepts Go-style durations: `500ms`, `30s`, `1m30s`, `2h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no duration such as 500ms, 30s or 1m30s");
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    if rest.is_empty() {
+        return Err(wrong());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
+        rest = &rest[digits..];
+        let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let unit_ms = match &rest[..letters] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return Err(wrong()),
+        };
+        total += Duration::from_millis(number.checked_mul(unit_ms).ok_or_else(wrong)?);
+        rest = &rest[letters..];
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn bare_flags_mean_serve() {
+        let cli = Cli::parse_from(["wicketgate", "--manifests", "m", "--listen", ":8001", "--workers", "2"]);
+        assert!(cli.command.is_none());
+        assert_eq!(cli.serve.listen, ["0.0.0.0:8001".parse::<SocketAddr>().unwrap()]);
+        assert_eq!(cli.serve.workers, Some(2));
+    }
+
+    #[test]
+    fn durations_and_addresses_read_as_people_write_them() {
+        let cases =
+            [("500ms", Some(500)), ("30s", Some(30_000)), ("1m30s", Some(90_000)), ("2h", Some(7_200_000))];
+        for (text, want) in cases.into_iter().chain([("", None), ("5", None), ("x", None), ("1d", None)]) {
+            assert_eq!(duration(text).ok().map(|d| d.as_millis() as u64), want, "{text}");
+        }
+        assert_eq!(optional_address("0"), Ok(OptionalAddress(None)));
+        assert_eq!(address(":9090").unwrap().port(), 9090);
+        assert!(address("nowhere").is_err());
+    }
+}

@@ -1,0 +1,163 @@
+//! The pages of the two admin listeners.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::finding::Finding;
+use domain::published::Published;
+use domain::snapshot::Snapshot;
+use hyper::StatusCode;
+use prometheus::{Encoder, Registry, TextEncoder};
+use proxy::Workers;
+use proxy::metrics::Board;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::admin::{Page, Pages};
+
+/// A worker that has not beaten for this long hangs, and liveness fails.
+const BEAT_AGE_MAX: Duration = Duration::from_secs(10);
+/// Decisions that `/explain` shows.
+const EXPLAINED: usize = 50;
+
+/// Whether the gateway takes requests, as probes see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// No snapshot yet.
+    Starting,
+    /// Serving.
+    Ready,
+    /// Told to end.
+    Draining,
+}
+
+/// Probes: `/livez` and `/healthz` fail when a worker hangs, `/readyz` until a snapshot is in force and from SIGTERM on.
+pub(crate) fn probes(phase: watch::Receiver<Phase>, workers: Workers) -> Pages {
+    Arc::new(move |path, _| match path {
+        "/livez" | "/healthz" => {
+            let hung = workers.states().iter().position(|worker| worker.beat_age > BEAT_AGE_MAX);
+            match hung {
+                None => Page::text(StatusCode::OK, "ok\n"),
+                Some(worker) => {
+                    Page::text(StatusCode::SERVICE_UNAVAILABLE, format!("worker {worker} does not answer\n"))
+                }
+            }
+        }
+        "/readyz" => match *phase.borrow() {
+            Phase::Ready => Page::text(StatusCode::OK, "ok\n"),
+            Phase::Starting => Page::text(StatusCode::SERVICE_UNAVAILABLE, "no configuration in force yet\n"),
+            Phase::Draining => Page::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        },
+        _ => Page::not_found(),
+    })
+}
+
+/// What the admin pages show.
+pub(crate) struct Sources {
+    /// All metrics.
+    pub(crate) registry: Registry,
+    /// What is in force.
+    pub(crate) published: Published,
+    /// What is wrong.
+    pub(crate) reports: watch::Receiver<control::publish::Report>,
+    /// Decisions.
+    pub(crate) board: Arc<Board>,
+}
+
+/// Metrics and the pages for operators.
+pub(crate) fn admin(sources: Sources) -> Pages {
+    Arc::new(move |path, _| match path {
+        "/metrics" => metrics(&sources.registry),
+        "/findings" => {
+            let report = sources.reports.borrow().clone();
+            let findings: Vec<Value> = report.findings.iter().map(finding).collect();
+            Page::json(&json!({ "generation": report.generation.0, "findings": findings }))
+        }
+        "/snapshot" => Page::json(&snapshot(&sources.published.load_full())),
+        "/explain" => Page::json(&json!({ "decisions": sources.board.log().last(EXPLAINED) })),
+        "/" => {
+            Page::text(StatusCode::OK, "/metrics\n/findings\n/snapshot\n/explain\n/explain/<request id>\n")
+        }
+        _ => match path.strip_prefix("/explain/") {
+            Some(id) => {
+                let decisions = sources.board.log().find(id);
+                if decisions.is_empty() {
+                    Page::text(StatusCode::NOT_FOUND, "no decision about this request is remembered\n")
+                } else {
+                    Page::json(&json!({ "decisions": decisions }))
+                }
+            }
+            None => Page::not_found(),
+        },
+    })
+}
+
+fn metrics(registry: &Registry) -> Page {
+    let mut text = Vec::new();
+    match TextEncoder::new().encode(&registry.gather(), &mut text) {
+        Ok(()) => Page {
+            status: StatusCode::OK,
+            content_type: "text/plain; version=0.0.4; charset=utf-8",
+            body: text.into(),
+        },
+        Err(error) => Page::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+/// A finding as JSON.
+pub(crate) fn finding(finding: &Finding) -> Value {
+    json!({
+        "severity": finding.severity.as_str(),
+        "object": &*finding.object,
+        "file": &*finding.origin.file,
+        "line": finding.origin.line,
+        "column": finding.origin.column,
+        "field": finding.field,
+        "reason": finding.reason,
+        "message": finding.message,
+        "remedy": finding.remedy,
+    })
+}
+
+/// What is in force, for people: no secrets, no live numbers but those that routing uses.
+fn snapshot(snapshot: &Snapshot) -> Value {
+    let gateways: Vec<Value> = snapshot
+        .gateways
+        .iter()
+        .map(|gateway| {
+            let mut routes: Vec<_> = gateway.routes.values().collect();
+            routes.sort_by(|a, b| a.model.cmp(&b.model));
+            let routes: Vec<Value> = routes.into_iter().map(|route| self::route(route)).collect();
+            json!({ "name": gateway.name.to_string(), "hostnames": gateway.hostnames, "routes": routes })
+        })
+        .collect();
+    json!({ "generation": snapshot.generation.0, "gateways": gateways })
+}
+
+fn route(route: &domain::route::Route) -> Value {
+    let pool = &route.pool;
+    let policies: Vec<Value> = pool
+        .chain
+        .entries
+        .iter()
+        .map(|entry| {
+            json!({
+                "name": entry.spec.name.as_str(),
+                "digest": entry.prepared.as_ref().map(|prepared| prepared.digest().to_string()),
+                "asIsAsked": Arc::ptr_eq(&entry.spec, &entry.in_force) && entry.prepared.is_some(),
+            })
+        })
+        .collect();
+    let endpoints: Vec<Value> = pool
+        .endpoints
+        .iter()
+        .map(|endpoint| json!({ "url": &*endpoint.spec.id.url, "weight": endpoint.spec.weight, "inflight": endpoint.state.inflight() }))
+        .collect();
+    json!({
+        "model": route.model.as_str(),
+        "service": route.service.to_string(),
+        "blocked": route.blocked,
+        "policies": policies,
+        "endpoints": endpoints,
+    })
+}

@@ -1,0 +1,231 @@
+//! The composition root: makes the parts, plugs them together, and ends them in order.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use control::observe::ObserveSettings;
+use control::{Clock, Control, Ends, Index, Settings};
+use domain::admission::BodyBytes;
+use domain::prefix::PrefixIndex;
+use domain::published::{Published, published};
+use policy::{Library, Options};
+use prometheus::Registry;
+use proxy::metrics::{Board, Collector};
+use proxy::respond::Dialect;
+use proxy::{CertificateFiles, ListenerSpec, Parts, Server, ServerHandle, ServerOptions, Status};
+use tokio::sync::watch;
+
+use crate::args::ServeArgs;
+use crate::pages::{self, Phase};
+use crate::shutdown::Signals;
+use crate::{admin, telemetry};
+
+/// How long the first snapshot waits for its policies.
+const FIRST_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// An empty index that knows how to lower.
+pub(crate) fn index() -> Index {
+    Index::default()
+}
+
+/// `wicketgate serve`: runs until a signal, then drains.
+pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    telemetry::install(&args.log_level, args.log_format, args.request_log)?;
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("another TLS provider is installed"))?;
+    let running = Running::start(args)?;
+    running.until_told(args)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Everything that was started, in the order in which it is ended.
+struct Running {
+    server: ServerHandle,
+    control: Control,
+    phase: watch::Sender<Phase>,
+    published: Published,
+    admin: tokio::runtime::Runtime,
+}
+
+impl Running {
+    fn start(args: &ServeArgs) -> anyhow::Result<Self> {
+        let manifests = args.manifests.clone().context("--manifests DIR is required")?;
+        anyhow::ensure!(manifests.is_dir(), "--manifests: {} is no directory", manifests.display());
+        let epoch = Instant::now();
+        let workers = args.workers.map_or_else(default_workers, usize::from);
+        let (publisher, published) = published();
+        let library = Arc::new(Library::new(Options {
+            workers,
+            instances: u32::try_from(args.policy_instances).unwrap_or(u32::MAX),
+            directory: args.policy_dir.clone(),
+            ..Options::default()
+        })?);
+        let index = Arc::new(PrefixIndex::new(args.prefix_index_bytes));
+        let registry = Registry::new();
+        let board = Board::new();
+        let sources = proxy::metrics::Sources {
+            published: published.clone(),
+            epoch,
+            prefix_index: Some(Arc::clone(&index)),
+        };
+        registry.register(Box::new(Collector::new(Arc::clone(&board), sources)))?;
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+
+        let server = start_server(
+            args,
+            workers,
+            epoch,
+            Parts { published: published.clone(), policies: library.clone(), index: Arc::clone(&index) },
+            registry.clone(),
+            Arc::clone(&board),
+        )?;
+        let control = control::start(
+            Settings {
+                manifests,
+                policy_directory: args.policy_dir.clone(),
+                index: self::index(),
+                observe: ObserveSettings {
+                    metrics_interval: args.engine_scrape_interval,
+                    models_interval: args.model_refresh_interval,
+                },
+                clock: Clock::new(epoch),
+                first_wait_max: FIRST_WAIT_MAX,
+            },
+            Ends {
+                publisher,
+                published: published.clone(),
+                prepare: library,
+                forget_slots: Box::new(move |slots| slots.iter().for_each(|slot| index.forget(*slot))),
+            },
+        )?;
+        let (phase, phases) = watch::channel(Phase::Starting);
+        let admin = start_admin(
+            args,
+            &server,
+            phases,
+            pages::Sources { registry, published: published.clone(), reports: control.reports(), board },
+        )?;
+        Ok(Self { server, control, phase, published, admin })
+    }
+
+    /// Becomes ready when the first snapshot is in force, waits for a signal, and ends everything in order.
+    fn until_told(self, args: &ServeArgs) -> anyhow::Result<()> {
+        let Self { server, control, phase, published, admin } = self;
+        let signal = admin.block_on(async {
+            let mut signals = Signals::register()?;
+            let mut reports = control.reports();
+            let ready = async {
+                while !published.is_ready() {
+                    if reports.changed().await.is_err() {
+                        return;
+                    }
+                }
+                phase.send_replace(Phase::Ready);
+                tracing::info!("ready");
+                std::future::pending::<()>().await;
+            };
+            let signal = tokio::select! {
+                signal = signals.first() => signal,
+                () = ready => "the control plane ended",
+            };
+            anyhow::Ok(signal)
+        })?;
+        phase.send_replace(Phase::Draining);
+        tracing::info!(signal, delay = ?args.drain_delay, timeout = ?args.drain_timeout, "draining");
+        std::thread::sleep(args.drain_delay);
+        let cut = server.drain(args.drain_timeout);
+        if cut > 0 {
+            tracing::warn!(cut, "requests were cut off: the drain timeout is over");
+        }
+        control.stop();
+        admin.shutdown_background();
+        tracing::info!("ended");
+        Ok(())
+    }
+}
+
+/// As many workers as the CPU quota allows.
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(proxy::WORKERS_MAX)
+}
+
+fn start_server(
+    args: &ServeArgs,
+    workers: usize,
+    epoch: Instant,
+    parts: Parts,
+    registry: Registry,
+    board: Arc<Board>,
+) -> anyhow::Result<ServerHandle> {
+    let plain = |address, dialect| ListenerSpec { address, dialect, tls: None };
+    let mut listeners: Vec<_> = args.listen.iter().map(|address| plain(*address, Dialect::Json)).collect();
+    if let Some(port) = args.port {
+        listeners.push(plain(([0, 0, 0, 0], port).into(), Dialect::Text));
+    }
+    for address in &args.listen_tls {
+        let (Some(certificate), Some(key)) = (&args.tls_cert, &args.tls_key) else {
+            anyhow::bail!("--listen-tls needs --tls-cert and --tls-key");
+        };
+        let files = CertificateFiles { certificate: certificate.clone(), key: key.clone() };
+        listeners.push(ListenerSpec { address: *address, dialect: Dialect::Json, tls: Some(files) });
+    }
+    let started_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let options = ServerOptions {
+        listeners,
+        workers,
+        epoch,
+        body_bytes: BodyBytes::new(args.body_memory_bytes),
+        engine_control: args.engine_control,
+        answer_headers: args.answer_headers,
+        root_path: String::new(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_unix,
+        metrics: Some(registry),
+        board,
+        status: Arc::<Status>::default(),
+    };
+    Server::start(options, parts).context("the data plane does not start")
+}
+
+/// Probes and admin pages on a runtime of their own, whose only thread the data path cannot starve.
+fn start_admin(
+    args: &ServeArgs,
+    server: &ServerHandle,
+    phases: watch::Receiver<Phase>,
+    sources: pages::Sources,
+) -> anyhow::Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("admin")
+        .enable_all()
+        .build()?;
+    let mut bound = [None, None];
+    let both = [
+        (args.metrics_bind_address, pages::admin(sources)),
+        (args.health_probe_bind_address, pages::probes(phases, server.workers())),
+    ];
+    for (slot, (address, pages)) in bound.iter_mut().zip(both) {
+        if let Some(address) = address.0 {
+            let listener = admin::bind(address)?;
+            *slot = Some(listener.local_addr()?);
+            runtime.spawn(admin::serve(listener, pages));
+        }
+    }
+    let addresses = server.addresses();
+    let text = args.port.and_then(|_| addresses.get(args.listen.len()));
+    let tls = addresses.get(args.listen.len() + usize::from(args.port.is_some()));
+    let show = |address: Option<&std::net::SocketAddr>| address.map(ToString::to_string);
+    tracing::info!(
+        data = show(addresses.first()),
+        data_text = show(text),
+        data_tls = show(tls),
+        admin = show(bound[0].as_ref()),
+        probes = show(bound[1].as_ref()),
+        version = env!("CARGO_PKG_VERSION"),
+        "listening"
+    );
+    Ok(runtime)
+}
