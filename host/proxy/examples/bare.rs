@@ -17,6 +17,10 @@ use domain::route::GatewaySettings;
 use proxy::respond::Dialect;
 use proxy::{ListenerSpec, Parts, Server, ServerOptions};
 
+/// The allocator that the gateway's binary uses.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     let address = args.next().ok_or("an address to listen on")?.parse()?;

@@ -97,7 +97,7 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    fn begin(worker: &Worker, pool: &Pool, endpoint: Endpoint, uncached_tokens: u32) -> Self {
+    fn begin(worker: &Worker, pool: &Pool, endpoint: Endpoint, uncached_tokens: u32, sent: Instant) -> Self {
         let clock = &worker.clock;
         let is_probing = endpoint.state.breaker.admit(clock.now_ms()) == Admit::Probe;
         Self {
@@ -105,7 +105,7 @@ impl Attempt {
             record: Some(worker.recorder.attempt(pool, &endpoint, clock.now_ms())),
             endpoint,
             clock: Rc::clone(clock),
-            sent: Instant::now(),
+            sent,
             first_byte: None,
             is_probing,
         }
@@ -190,7 +190,8 @@ pub(crate) async fn dispatch(
     while let Some(index) = course.next(to.pool, clock) {
         let Some(endpoint) = to.pool.endpoint(index) else { continue };
         let uncached = facts.prompt_tokens().saturating_sub(course.decided.cached_tokens(index));
-        let mut attempt = Attempt::begin(&worker, to.pool, endpoint.clone(), uncached);
+        let sent = if flight.attempts == 0 { course.decided_at } else { Instant::now() };
+        let mut attempt = Attempt::begin(&worker, to.pool, endpoint.clone(), uncached, sent);
         flight.attempts += 1;
         worker.router.borrow_mut().learn(question(to, facts, &outgoing), endpoint.state.slot);
         let (failure, may_retry) =
@@ -244,6 +245,7 @@ fn question<'a>(to: Destination<'a>, facts: &'a Facts, outgoing: &'a Outgoing<'_
 struct Course {
     decided: Decided,
     order: Order,
+    decided_at: Instant,
     ticket: u64,
     tried: SmallVec<[u32; 8]>,
 }
@@ -263,14 +265,18 @@ impl Course {
             Some(index) => Decided::pinned(index),
             None => worker.router.borrow_mut().decide(question(to, facts, outgoing), now_ms),
         };
-        flight.decision = start.elapsed();
+        let decided_at = Instant::now();
+        flight.decision = decided_at.duration_since(start);
         let plan = std::mem::replace(&mut decided.plan, Plan::TurnAway(FailureKind::PolicyRejected));
         let (order, turned_away) = match plan {
             Plan::Single(order) => (order, None),
             Plan::TurnAway(kind) => (Order::new(SmallVec::new(), false), Some(kind)),
         };
-        let course = Self { decided, order, ticket: facts.ticket, tried: SmallVec::new() };
+        let course = Self { decided, order, decided_at, ticket: facts.ticket, tried: SmallVec::new() };
         course.record(flight, to, facts);
+        if flight.worker.shared.options.answer_headers {
+            flight.policy = course.decided.chooser(to.pool);
+        }
         turned_away.map_or(Ok(course), Err)
     }
 

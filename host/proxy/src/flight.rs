@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use domain::admission::Permit;
-use domain::name::{ModelName, ObjectName};
+use domain::name::{ModelName, ObjectName, PolicyName};
 use domain::outcome::{Ending, Outcome, Usage};
 use domain::route::{ErrorFormat, Timeouts};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -22,6 +22,9 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// Which engine answered.
 const X_ENDPOINT: HeaderName = HeaderName::from_static("x-wicketgate-endpoint");
+
+/// Which policy chose it; absent where the last resort did.
+const X_POLICY: HeaderName = HeaderName::from_static("x-wicketgate-policy");
 
 /// One request.
 #[derive(Debug)]
@@ -44,8 +47,12 @@ pub(crate) struct Flight {
     pub(crate) gateway: Option<ObjectName>,
     /// The routed model's name, once known.
     pub(crate) model: Option<ModelName>,
+    /// The policy that chose; noted only where answers say so.
+    pub(crate) policy: Option<PolicyName>,
     /// The last attempt, if it failed.
     pub(crate) failed: Option<record::Attempt>,
+    /// When it ended, where somebody looked at the clock anyway.
+    pub(crate) ended_at: Option<Instant>,
     /// What it asks for; `None` until its path was understood.
     pub(crate) operation: Option<Operation>,
     /// Whether the client asked for a stream.
@@ -89,6 +96,8 @@ impl Flight {
             first_byte: None,
             gateway: None,
             model: None,
+            policy: None,
+            ended_at: None,
             failed: None,
             operation: None,
             streams: false,
@@ -119,6 +128,10 @@ impl Flight {
         if let Ok(url) = HeaderValue::from_str(&won.attempt.endpoint().spec.id.url) {
             headers.insert(X_ENDPOINT, url);
         }
+        if let Some(policy) = self.policy.as_ref().and_then(|name| HeaderValue::from_str(name.as_str()).ok())
+        {
+            headers.insert(X_POLICY, policy);
+        }
     }
 
     /// The request has ended. Only the first call counts.
@@ -130,7 +143,7 @@ impl Flight {
     /// The request has ended at an engine, with this many events of a stream. Only the first call counts.
     pub(crate) fn finish_at(&mut self, ending: Ending, attempt: Option<&record::Attempt>, events: u64) {
         let Some(accepted) = self.accepted.take() else { return };
-        let now = Instant::now();
+        let now = self.ended_at.unwrap_or_else(Instant::now);
         let outcome = Outcome {
             ending,
             attempts: self.attempts,

@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use domain::failure::FailureKind;
 use domain::outcome::Ending;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderValue, Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::dispatch::Won;
 use crate::flight::Flight;
 use crate::record::usage::{Shape, UsageWatch};
 use crate::respond::X_REQUEST_ID;
-use crate::upstream::{Framing, Piece, REMOVED_FROM_ANSWERS, listed_in_connection};
+use crate::upstream::{Framing, Piece};
 
 /// The body of an answer.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(crate) struct Broken;
 #[derive(Debug)]
 pub(crate) struct Relay {
     /// `None` once the answer has ended.
-    won: Option<Won>,
+    won: Option<Box<Won>>,
     framing: Framing,
     flight: Flight,
     status: u16,
@@ -48,22 +48,11 @@ pub(crate) struct Relay {
 }
 
 /// The answer to the client, from the head that an engine sent.
-pub(crate) fn answer(mut won: Won, flight: Flight, idle: Duration, is_head: bool) -> Response<Answer> {
+pub(crate) fn answer(mut won: Box<Won>, flight: Flight, idle: Duration) -> Response<Answer> {
     let head = won.take_head();
     let mut headers = head.headers;
-    for name in listed_in_connection(&headers) {
-        headers.remove(name);
-    }
-    for name in REMOVED_FROM_ANSWERS {
-        headers.remove(name);
-    }
-    let bodiless = is_head || head.status == StatusCode::NOT_MODIFIED;
-    if !bodiless {
-        // Written anew from what the body knows of its length.
-        headers.remove(CONTENT_LENGTH);
-        if !head.framing.is_ended() && !headers.contains_key(CONTENT_TYPE) {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        }
+    if !head.framing.is_ended() && !headers.contains_key(CONTENT_TYPE) {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     }
     headers.insert(X_REQUEST_ID, flight.request_id.clone());
     flight.label_answer(&mut headers, &won);
@@ -121,6 +110,9 @@ impl Relay {
         if self.flight.first_byte.is_none() {
             let now = Instant::now();
             self.flight.first_byte = Some(now);
+            if self.framing.is_ended() {
+                self.flight.ended_at = Some(now);
+            }
             if let Some(won) = &mut self.won {
                 won.attempt.first_byte(now);
             }
@@ -135,11 +127,11 @@ impl Relay {
         let Some(won) = self.won.take() else { return };
         self.flight.usage = self.usage.usage();
         won.attempt.completed(&self.flight, self.status);
+        let ending = Ending::Answered { status: self.status };
+        self.flight.finish_at(ending, won.attempt.record(), self.usage.events());
         if won.keep_alive {
             self.flight.worker.upstream.give_back(won.connection);
         }
-        let ending = Ending::Answered { status: self.status };
-        self.flight.finish_at(ending, won.attempt.record(), self.usage.events());
     }
 
     /// The answer broke off.

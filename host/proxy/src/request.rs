@@ -12,10 +12,10 @@ use bytes::Bytes;
 use domain::failure::{Failure, FailureKind};
 use domain::outcome::Ending;
 use domain::retry::Deadline;
-use domain::route::Route;
+use domain::route::{ErrorFormat, Route};
 use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, Version};
+use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 
 use crate::dialect::Operation;
@@ -52,7 +52,7 @@ pub(crate) async fn serve(
             flight.finish(Ending::Local { status: response.status().as_u16() });
             response.map(Answer::Full)
         }
-        Ok(Served::Engine(won, idle)) => relay::answer(*won, flight, idle, parts.method == Method::HEAD),
+        Ok(Served::Engine(won, idle)) => relay::answer(won, flight, idle),
         Err(kind) => refuse(flight, &parts, kind),
     };
     if worker.is_draining() && parts.version < Version::HTTP_2 {
@@ -69,7 +69,10 @@ async fn live(flight: &mut Flight, parts: &Parts, incoming: Incoming) -> Result<
         Operation::Json(kind) => kind.is_bodyless(),
         Operation::Multipart(_) => false,
         Operation::Local(page) => return Ok(Served::Here(here::page(flight, page, &address))),
-        Operation::EngineControl(control) => return here::control(flight, control, parts, &address).await,
+        // Boxed: it is rare, and its state would make every request's larger.
+        Operation::EngineControl(control) => {
+            return Box::pin(here::control(flight, control, parts, &address)).await;
+        }
         Operation::NotImplemented(what) => return Err(FailureKind::NotImplemented { what }),
     };
 
@@ -135,6 +138,23 @@ fn route_unavailable(route: &Route) -> FailureKind {
     FailureKind::ModelUnavailable { model: route.model.as_str().into() }
 }
 
+/// The shape of an error: of the request's gateway. Where the request failed before its model told which that is, of the
+/// gateway that path or host name, or of the only one there is.
+fn error_format(flight: &Flight, parts: &Parts) -> ErrorFormat {
+    if flight.gateway.is_some() {
+        return flight.error_format;
+    }
+    let worker = &flight.worker;
+    let snapshot = worker.router.borrow_mut().load(worker);
+    let address = Address::of(parts, &worker.shared.options.root_path).ok();
+    let named = address.and_then(|address| match address.gateway {
+        Some((namespace, name)) => snapshot.gateway_by_name(namespace, name),
+        None => snapshot.gateway_by_host(address.host?),
+    });
+    let only = if let [only] = &snapshot.gateways[..] { Some(only) } else { None };
+    named.or(only).map_or_else(ErrorFormat::default, |gateway| gateway.settings.error_format)
+}
+
 /// The answer to a failure.
 fn refuse(mut flight: Flight, parts: &Parts, kind: FailureKind) -> Response<Answer> {
     let failure = Failure::from(kind);
@@ -143,7 +163,7 @@ fn refuse(mut flight: Flight, parts: &Parts, kind: FailureKind) -> Response<Answ
         _ => BodyKind::Json,
     };
     let context = FailureContext {
-        format: flight.error_format,
+        format: error_format(&flight, parts),
         dialect: flight.client.dialect,
         body,
         request_id: flight.request_id(),
@@ -152,4 +172,20 @@ fn refuse(mut flight: Flight, parts: &Parts, kind: FailureKind) -> Response<Answ
     let response = respond::failure(&failure, &context);
     flight.finish(Ending::Failed { failure, status: response.status().as_u16() });
     response.map(Answer::Full)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, C, F: Future>(_: fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_state_of_a_request_stays_small() {
+        // It is moved into place for every request, unused parts included.
+        let bytes = size_of_future(serve);
+        assert!(bytes < 4_096, "{bytes} bytes");
+    }
 }

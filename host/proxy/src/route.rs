@@ -6,9 +6,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use domain::name::Generation;
+use domain::name::{Generation, PolicyName};
 use domain::plan::{self, Order, Plan};
-use domain::policy::{Call, EntryTrace, Evaluate};
+use domain::policy::{Call, EntryTrace, Evaluate, Step};
 use domain::pool::{Pool, PoolKey};
 use domain::prefix::{BYTES_PER_TOKEN, PrefixIndex, PromptHashes, hash_prompt, prompt_seed};
 use domain::published::Reader;
@@ -111,6 +111,13 @@ impl Decided {
     /// Tokens of the prompt that an endpoint is believed to hold.
     pub(crate) fn cached_tokens(&self, endpoint: u32) -> u32 {
         self.cached.iter().find(|(index, _)| *index == endpoint).map_or(0, |(_, tokens)| *tokens as u32)
+    }
+
+    /// The policy whose choice or scores the plan comes from.
+    pub(crate) fn chooser(&self, pool: &Pool) -> Option<PolicyName> {
+        let decided = |trace: &&EntryTrace| matches!(trace.step, Step::Chose(_) | Step::Scored(_));
+        let entry = self.traces.iter().rev().find(decided)?.entry;
+        Some(pool.chain.entries.get(usize::from(entry))?.spec.name.clone())
     }
 
     /// The plan of a request that its client pinned to one endpoint: no policy is asked.

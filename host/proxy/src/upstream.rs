@@ -22,7 +22,7 @@ use domain::endpoint::{EndpointSpec, EngineTls};
 pub(crate) use codec::{AnswerHead, Framing, Piece};
 pub(crate) use connect::ConnectError;
 pub(crate) use exchange::{ExchangeError, exchange};
-pub(crate) use head::{Forwarded, REMOVED_FROM_ANSWERS, listed_in_connection, write_head};
+pub(crate) use head::{Forwarded, listed_in_connection, write_head};
 pub(crate) use stream::Stream;
 
 use crate::clock::{Clock, Timer};
@@ -93,7 +93,8 @@ impl Upstream {
             }
             false => None,
         };
-        let stream = connect::connect(&spec.target, config, timer).await?;
+        // Boxed: connecting is rare, and its state would make every request's larger.
+        let stream = Box::pin(connect::connect(&spec.target, config, timer)).await?;
         Ok(Connection { stream, buffer: BytesMut::new(), slot, is_reused: false })
     }
 

@@ -169,7 +169,8 @@ fn moved(range: &Range<usize>, spans: &[Range<usize>], new_len: usize, old_len: 
 
 /// The session's name: the first header line of those that the gateway names, else the body's field.
 fn session(key: &SessionKey, headers: &HeaderMap, scanned: Option<&Scan<'_>>) -> Option<SmallVec<[u8; 64]>> {
-    let named = key.headers.iter().find_map(|name| headers.get(name)).filter(|value| !value.is_empty());
+    // An empty name is a name, as it was for the old router.
+    let named = key.headers.iter().find_map(|name| headers.get(name));
     match named {
         Some(value) => Some(SmallVec::from_slice(value.as_bytes())),
         None => Some(SmallVec::from_slice(scanned?.session.as_deref()?.as_bytes())),

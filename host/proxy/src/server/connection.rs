@@ -6,6 +6,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use hyper::rt::Executor;
@@ -13,7 +14,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -35,6 +36,10 @@ const READ_BUFFER_BYTES_MAX: usize = 256 << 10;
 const H2_HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
 /// Receive windows of HTTP/2, bytes: a stream's, and a connection's.
 const H2_WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
+
+/// How long, and for how many bytes, a client may go on sending after the end of its connection.
+const LINGER_MAX: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 1 << 20;
 
 /// A client, as its requests see it.
 #[derive(Debug)]
@@ -69,6 +74,7 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
     let client = Rc::new(Client { watch: Rc::clone(&watch), dialect: speech.dialect });
     let service =
         service_fn(move |incoming| request::serve(Rc::clone(&worker), Rc::clone(&client), incoming));
+    let ended;
     if is_h2 {
         watch.set_h2();
         let connection = http2::Builder::new(Local)
@@ -77,14 +83,49 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
             .initial_stream_window_size(H2_WINDOWS.0)
             .initial_connection_window_size(H2_WINDOWS.1)
             .serve_connection(TokioIo::new(io), service);
-        drive(pin!(connection), &watch, |connection| connection.graceful_shutdown()).await;
+        ended = drive(pin!(connection), &watch, |connection| connection.graceful_shutdown()).await;
     } else {
         let connection = http1::Builder::new()
             .max_headers(HEADERS_MAX)
             .max_buf_size(READ_BUFFER_BYTES_MAX)
             .serve_connection(TokioIo::new(io), service);
-        drive(pin!(connection), &watch, |connection| connection.graceful_shutdown()).await;
+        ended = drive(pin!(connection), &watch, |connection| connection.graceful_shutdown()).await;
     }
+    if ended == Ended::Orderly {
+        linger(&watch).await;
+    }
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// Everything was said, and our side of the stream closed.
+    Orderly,
+    /// In the middle of something. It must look like that to the client, too.
+    Broken,
+}
+
+/// Reads on for a moment what the client still sends. Closing a socket with unread bytes resets it, and a reset can
+/// overtake our last answer, which the client then never sees.
+async fn linger(watch: &Watch) {
+    let timer = watch.clock.timer();
+    timer.set_after(LINGER_MAX);
+    let mut left = LINGER_BYTES_MAX;
+    poll_fn(|cx| {
+        let mut buffer = [0; 4 << 10];
+        while left > 0 {
+            let mut bytes = ReadBuf::new(&mut buffer);
+            match Pin::new(&mut *watch.socket.borrow_mut()).poll_read(cx, &mut bytes) {
+                Poll::Ready(Ok(())) if !bytes.filled().is_empty() => {
+                    left = left.saturating_sub(bytes.filled().len())
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return timer.poll(cx),
+            }
+        }
+        Poll::Ready(())
+    })
+    .await;
 }
 
 /// Finds out what the client speaks. `None`: it left, or speaks nothing of ours.
@@ -117,23 +158,27 @@ async fn sniff(mut io: ClientIo) -> Option<(ClientIo, bool)> {
 }
 
 /// Polls a connection to its end, and does what its watch says.
-async fn drive<C: Future>(mut connection: Pin<&mut C>, watch: &Watch, finish: impl Fn(Pin<&mut C>)) {
+async fn drive<C, E>(mut connection: Pin<&mut C>, watch: &Watch, finish: impl Fn(Pin<&mut C>)) -> Ended
+where
+    C: Future<Output = Result<(), E>>,
+{
     let mut told = false;
+    let ended = |result: Result<(), E>| if result.is_ok() { Ended::Orderly } else { Ended::Broken };
     poll_fn(|cx| {
         let order = watch.poll_order(cx);
         if order == Some(Order::Drop) {
-            return Poll::Ready(());
+            return Poll::Ready(Ended::Broken);
         }
         // Polled before it is told, so that a request which is here already is not taken for none.
-        let ended = connection.as_mut().poll(cx).is_ready();
-        if ended || told || order != Some(Order::Finish) {
-            return if ended { Poll::Ready(()) } else { Poll::Pending };
+        let polled = connection.as_mut().poll(cx);
+        if polled.is_ready() || told || order != Some(Order::Finish) {
+            return polled.map(ended);
         }
         told = true;
         finish(connection.as_mut());
-        connection.as_mut().poll(cx).map(|_| ())
+        connection.as_mut().poll(cx).map(ended)
     })
-    .await;
+    .await
 }
 
 /// Runs HTTP/2's streams as tasks of this worker.

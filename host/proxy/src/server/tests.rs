@@ -3,6 +3,7 @@
 mod endings;
 mod framing;
 mod limits;
+mod protocols;
 mod rig;
 
 use std::io::Write;

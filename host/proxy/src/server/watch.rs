@@ -41,8 +41,8 @@ pub(super) enum Order {
 /// One client connection, as its worker sees it.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    clock: Rc<Clock>,
-    socket: Rc<RefCell<TcpStream>>,
+    pub(super) clock: Rc<Clock>,
+    pub(super) socket: Rc<RefCell<TcpStream>>,
     /// The client's address.
     pub(crate) peer: SocketAddr,
     /// Requests in flight on it.
@@ -231,4 +231,52 @@ impl Watches {
 /// Ready when the connection has been told to be dropped.
 pub(super) fn poll_dropped(watch: &Watch, cx: &mut Context<'_>) -> Poll<()> {
     if watch.poll_order(cx) == Some(Order::Drop) { Poll::Ready(()) } else { Poll::Pending }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    async fn watch(clock: &Rc<Clock>) -> Rc<Watch> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let peer = stream.peer_addr().unwrap();
+        Watch::new(Rc::new(RefCell::new(stream)), peer, clock)
+    }
+
+    #[tokio::test]
+    async fn slow_heads_are_cut_idle_connections_finish_and_requests_take_their_time() {
+        let epoch = Instant::now();
+        let clock = Clock::new(epoch);
+        let watch = watch(&clock).await;
+        let at = |seconds: u64| {
+            clock.tick(epoch + Duration::from_secs(seconds));
+            clock.now_ms()
+        };
+        assert_eq!(watch.overdue(at(14)), None);
+        assert_eq!(watch.overdue(at(15)), Some(Order::Drop), "a client that says nothing");
+        watch.begin();
+        assert_eq!(watch.overdue(at(10_000)), None, "a request in flight");
+        watch.end();
+        assert_eq!(watch.overdue(at(10_074)), None);
+        assert_eq!(watch.overdue(at(10_075)), Some(Order::Finish), "an idle connection");
+        watch.read_something();
+        assert_eq!(watch.overdue(at(10_089)), None, "counted from its first byte");
+        assert_eq!(watch.overdue(at(10_090)), Some(Order::Drop), "a head that does not end");
+    }
+
+    #[tokio::test]
+    async fn http_2_connections_finish_when_idle_or_old() {
+        let epoch = Instant::now();
+        let clock = Clock::new(epoch);
+        let watch = watch(&clock).await;
+        watch.set_h2();
+        watch.begin();
+        clock.tick(epoch + Duration::from_secs(299));
+        assert_eq!(watch.overdue(clock.now_ms()), None);
+        clock.tick(epoch + Duration::from_secs(300));
+        assert_eq!(watch.overdue(clock.now_ms()), Some(Order::Finish));
+    }
 }

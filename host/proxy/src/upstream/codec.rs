@@ -6,7 +6,6 @@
 use std::ops::Range;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
@@ -47,7 +46,8 @@ pub(crate) enum Framing {
 pub(crate) struct AnswerHead {
     /// Status; never 1xx.
     pub(crate) status: StatusCode,
-    /// Header lines as they came.
+    /// Header lines as they came, without those that concern the connection, the engine's `server` and request id, and
+    /// (where a body follows) its length.
     pub(crate) headers: HeaderMap,
     /// How the body ends.
     pub(crate) framing: Framing,
@@ -55,8 +55,8 @@ pub(crate) struct AnswerHead {
     pub(crate) keep_alive: bool,
 }
 
-/// Places of a header's name and value in the head.
-type Line = (Range<usize>, Range<usize>);
+/// Where a header's name and value stand in the head.
+type Place = (Range<usize>, Range<usize>);
 
 /// Takes the head of the answer off the front of `buffer`. `None`: more bytes are needed. Interim answers (1xx) are
 /// skipped. `to_head`: the request was a HEAD, so no body follows whatever the headers say.
@@ -75,17 +75,20 @@ pub(crate) fn take_head(buffer: &mut BytesMut, to_head: bool) -> Result<Option<A
         }
         let head = buffer.split_to(length).freeze();
         let status = StatusCode::from_u16(status).map_err(|_| CodecError::Head)?;
-        let headers = headers_of(&head, &lines)?;
         let bodiless = to_head || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
-        let (framing, unambiguous) = framing(&headers, bodiless)?;
+        let mut lines = Lines::read(&head, &lines, bodiless)?;
+        let (framing, unambiguous) = lines.framing(bodiless);
         let keep_alive =
-            unambiguous && framing != Framing::UntilClose && says_keep_alive(&headers, version == 1);
-        return Ok(Some(AnswerHead { status, headers, framing, keep_alive }));
+            unambiguous && framing != Framing::UntilClose && !lines.closes && (lines.keeps || version == 1);
+        for name in &lines.listed {
+            lines.headers.remove(name);
+        }
+        return Ok(Some(AnswerHead { status, headers: lines.headers, framing, keep_alive }));
     }
 }
 
 /// Status, minor version, length of the head, and the places of its lines.
-type Parsed = (u16, u8, usize, SmallVec<[Line; 24]>);
+type Parsed = (u16, u8, usize, SmallVec<[Place; 24]>);
 
 fn parse(buffer: &[u8]) -> Result<Option<Parsed>, CodecError> {
     let mut headers = [const { std::mem::MaybeUninit::uninit() }; HEADERS_MAX];
@@ -109,41 +112,94 @@ fn parse(buffer: &[u8]) -> Result<Option<Parsed>, CodecError> {
     Ok(Some((status, version, length, lines)))
 }
 
-fn headers_of(head: &Bytes, lines: &[Line]) -> Result<HeaderMap, CodecError> {
-    let mut headers = HeaderMap::with_capacity(lines.len());
-    for (name, value) in lines {
-        let name = HeaderName::from_bytes(&head[name.clone()]).map_err(|_| CodecError::Head)?;
-        let value =
-            HeaderValue::from_maybe_shared(head.slice(value.clone())).map_err(|_| CodecError::Head)?;
-        headers.append(name, value);
-    }
-    Ok(headers)
+/// The header lines of a head, read once: what concerns the connection is taken out, the rest goes on.
+struct Lines {
+    headers: HeaderMap,
+    length: Option<u64>,
+    is_chunked: bool,
+    closes: bool,
+    keeps: bool,
+    /// Names that `Connection` lists.
+    listed: SmallVec<[HeaderName; 2]>,
 }
 
-/// The framing, and whether it was said once: an answer with both a length and chunks is read by its chunks, but its
-/// connection is not trusted with another request (RFC 9112, 6.3).
-fn framing(headers: &HeaderMap, bodiless: bool) -> Result<(Framing, bool), CodecError> {
-    if bodiless {
-        return Ok((Framing::Length(0), true));
+impl Lines {
+    fn read(head: &Bytes, places: &[Place], bodiless: bool) -> Result<Self, CodecError> {
+        let mut lines = Self {
+            // Room for the line that we add.
+            headers: HeaderMap::with_capacity(places.len() + 1),
+            length: None,
+            is_chunked: false,
+            closes: false,
+            keeps: false,
+            listed: SmallVec::new(),
+        };
+        for (name, value) in places {
+            let name = HeaderName::from_bytes(&head[name.clone()]).map_err(|_| CodecError::Head)?;
+            match name.as_str() {
+                "content-length" => {
+                    lines.add_length(&head[value.clone()], bodiless)?;
+                    if !bodiless {
+                        continue;
+                    }
+                }
+                "transfer-encoding" => {
+                    let is_known = head[value.clone()].eq_ignore_ascii_case(b"chunked");
+                    if !bodiless && (lines.is_chunked || !is_known) {
+                        return Err(CodecError::Framing);
+                    }
+                    lines.is_chunked = true;
+                    continue;
+                }
+                "connection" => {
+                    lines.add_connection(&head[value.clone()]);
+                    continue;
+                }
+                "keep-alive" | "proxy-connection" | "upgrade" | "te" | "trailer" | "server"
+                | "x-request-id" => {
+                    continue;
+                }
+                _ => {}
+            }
+            let value = HeaderValue::from_maybe_shared(head.slice(value.clone()));
+            lines.headers.append(name, value.map_err(|_| CodecError::Head)?);
+        }
+        Ok(lines)
     }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let length = match lengths.next() {
-        Some(value) => Some(decimal(value.as_bytes()).ok_or(CodecError::Framing)?),
-        None => None,
-    };
-    for other in lengths {
-        if decimal(other.as_bytes()) != length {
+
+    fn add_length(&mut self, value: &[u8], bodiless: bool) -> Result<(), CodecError> {
+        let length = decimal(value);
+        let agrees = self.length.is_none() || self.length == length;
+        if !bodiless && (length.is_none() || !agrees) {
             return Err(CodecError::Framing);
         }
+        self.length = length;
+        Ok(())
     }
-    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(encoding) = encodings.next() {
-        if encodings.next().is_some() || !encoding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-            return Err(CodecError::Framing);
+
+    fn add_connection(&mut self, value: &[u8]) {
+        for token in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            if token.eq_ignore_ascii_case(b"close") {
+                self.closes = true;
+            } else if token.eq_ignore_ascii_case(b"keep-alive") {
+                self.keeps = true;
+            } else if let Ok(name) = HeaderName::from_bytes(token) {
+                self.listed.push(name);
+            }
         }
-        return Ok((Framing::Chunked(Chunks::default()), length.is_none()));
     }
-    Ok((length.map_or(Framing::UntilClose, Framing::Length), true))
+
+    /// The framing, and whether it was said once: an answer with both a length and chunks is read by its chunks, but its
+    /// connection is not trusted with another request (RFC 9112, 6.3).
+    fn framing(&self, bodiless: bool) -> (Framing, bool) {
+        if bodiless {
+            (Framing::Length(0), true)
+        } else if self.is_chunked {
+            (Framing::Chunked(Chunks::default()), self.length.is_none())
+        } else {
+            (self.length.map_or(Framing::UntilClose, Framing::Length), true)
+        }
+    }
 }
 
 fn decimal(text: &[u8]) -> Option<u64> {
@@ -151,19 +207,6 @@ fn decimal(text: &[u8]) -> Option<u64> {
         return None;
     }
     Some(text.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
-}
-
-fn says_keep_alive(headers: &HeaderMap, is_1_1: bool) -> bool {
-    let mut keep = is_1_1;
-    for value in headers.get_all(CONNECTION) {
-        for token in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-            if token.eq_ignore_ascii_case(b"close") {
-                return false;
-            }
-            keep |= token.eq_ignore_ascii_case(b"keep-alive");
-        }
-    }
-    keep
 }
 
 /// One step of reading a body.

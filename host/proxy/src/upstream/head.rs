@@ -3,21 +3,11 @@
 use std::net::IpAddr;
 
 use domain::endpoint::EndpointSpec;
-use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, SERVER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use smallvec::SmallVec;
 
-/// The header that carries a request's id.
-pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-
-/// Header lines of an engine's answer that concern its connection only, or that are ours to write.
-pub(crate) const REMOVED_FROM_ANSWERS: [HeaderName; 9] =
-    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE, TE, TRAILER, SERVER, X_REQUEST_ID];
 
 /// What of a client's request goes on.
 #[derive(Clone, Copy, Debug)]
@@ -73,13 +63,14 @@ pub(crate) fn write_head(out: &mut Vec<u8>, endpoint: &EndpointSpec, request: &F
             line(out, name.as_str().as_bytes(), value.as_bytes());
         }
     }
+    cookies(out, request.headers);
     if let Some(auth) = replaces {
         line(out, auth.header.as_str().as_bytes(), auth.value.as_bytes());
     }
     for (name, value) in request.added {
         line(out, name.as_str().as_bytes(), value.as_bytes());
     }
-    line(out, X_REQUEST_ID.as_str().as_bytes(), request.request_id.as_bytes());
+    line(out, b"x-request-id", request.request_id.as_bytes());
     forwarded_for(out, request);
     if let Some(length) = request.body_bytes {
         line(out, b"content-length", itoa::Buffer::new().format(length).as_bytes());
@@ -89,12 +80,22 @@ pub(crate) fn write_head(out: &mut Vec<u8>, endpoint: &EndpointSpec, request: &F
 
 /// Lines that concern the client's connection only, or that are written anew.
 fn is_ours(name: &HeaderName) -> bool {
-    // The one that nearly every request has and that stays, first.
-    if *name == AUTHORIZATION {
-        return false;
-    }
-    [HOST, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE, TE, TRAILER, EXPECT].contains(name)
-        || [KEEP_ALIVE, PROXY_CONNECTION, X_REQUEST_ID, X_FORWARDED_FOR].contains(name)
+    matches!(
+        name.as_str(),
+        "host"
+            | "connection"
+            | "content-length"
+            | "transfer-encoding"
+            | "upgrade"
+            | "te"
+            | "trailer"
+            | "expect"
+            | "keep-alive"
+            | "proxy-connection"
+            | "cookie"
+            | "x-request-id"
+            | "x-forwarded-for"
+    )
 }
 
 fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
@@ -102,6 +103,17 @@ fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+/// HTTP/2 may spread cookies over several lines; HTTP/1.1 has one (RFC 9113, 8.2.3).
+fn cookies(out: &mut Vec<u8>, headers: &HeaderMap) {
+    for (index, cookie) in headers.get_all(COOKIE).iter().enumerate() {
+        out.extend_from_slice(if index == 0 { b"cookie: " } else { b"; " });
+        out.extend_from_slice(cookie.as_bytes());
+    }
+    if headers.contains_key(COOKIE) {
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
 /// The client's address behind whatever the client said of those before it.
@@ -115,4 +127,87 @@ fn forwarded_for(out: &mut Vec<u8>, request: &Forwarded<'_>) {
     // An IPv4 client of a dual-stack socket is an IPv4 client. Writing to a vector cannot fail.
     let _ = write!(out, "{}", request.client.to_canonical());
     out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use domain::endpoint::EngineAuth;
+    use http::header::AUTHORIZATION;
+
+    use super::*;
+    use crate::fixture;
+
+    fn written(
+        headers: &[(&'static str, &'static str)],
+        auth: Option<(&'static str, bool)>,
+        added: &[(&str, &str)],
+    ) -> String {
+        let mut endpoint = (*fixture::endpoint("http://10.0.0.1:8000", "")).clone();
+        endpoint.target.base_path = "/base".into();
+        endpoint.auth = auth.map(|(value, forward_client)| {
+            Arc::new(EngineAuth {
+                header: AUTHORIZATION,
+                value: HeaderValue::from_static(value),
+                forward_client,
+            })
+        });
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        let added: Vec<(HeaderName, HeaderValue)> =
+            added.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        let mut out = Vec::new();
+        let request = Forwarded {
+            method: &Method::POST,
+            path_and_query: "/v1/completions?a=b",
+            headers: &map,
+            listed: &[],
+            request_id: "id",
+            client: "::ffff:10.9.9.9".parse().unwrap(),
+            added: &added,
+            body_bytes: Some(7),
+        };
+        write_head(&mut out, &endpoint, &request);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_head_is_written_whole() {
+        assert_eq!(
+            written(
+                &[("accept", "*/*"), ("cookie", "a=1"), ("cookie", "b=2"), ("host", "gateway")],
+                None,
+                &[]
+            ),
+            "POST /base/v1/completions?a=b HTTP/1.1\r\nhost: 10.0.0.1:8000\r\naccept: */*\r\ncookie: a=1; b=2\r\n\
+             x-request-id: id\r\nx-forwarded-for: 10.9.9.9\r\ncontent-length: 7\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn the_engines_credentials_are_ours_or_the_clients_as_configured() {
+        let lines = |head: String| -> Vec<String> {
+            head.lines().filter(|line| line.starts_with("authorization")).map(ToOwned::to_owned).collect()
+        };
+        let clients = [("authorization", "Bearer client")];
+        assert_eq!(lines(written(&clients, None, &[])), ["authorization: Bearer client"]);
+        assert_eq!(
+            lines(written(&clients, Some(("Bearer ours", false)), &[])),
+            ["authorization: Bearer ours"]
+        );
+        assert_eq!(
+            lines(written(&clients, Some(("Bearer ours", true)), &[])),
+            ["authorization: Bearer client"]
+        );
+        assert_eq!(lines(written(&[], Some(("Bearer ours", true)), &[])), ["authorization: Bearer ours"]);
+    }
+
+    #[test]
+    fn a_policys_header_replaces_the_clients() {
+        let head = written(&[("x-tier", "client")], None, &[("x-tier", "policy")]);
+        assert!(head.contains("x-tier: policy\r\n") && !head.contains("client"), "{head}");
+    }
 }
