@@ -4,7 +4,7 @@
 mod compile;
 mod source;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -36,6 +36,9 @@ pub const INSTANCES_DEFAULT: u32 = 8_192;
 pub const COMPILE_DEADLINE_DEFAULT: Duration = Duration::from_secs(120);
 /// Instances kept free for probing, beyond those of the workers.
 const PROBE_INSTANCES: u32 = 8;
+
+/// Compiled components that are kept although nothing needs them now, so that going back to one costs no compilation.
+const SPARE_COMPONENTS_MAX: usize = 4;
 
 /// How to make a [`Library`].
 #[derive(Clone, Debug)]
@@ -96,6 +99,8 @@ struct Tables {
     sources: source::Sources,
     components: HashMap<Digest, State<Compiled>>,
     policies: HashMap<Key, State<Ready>>,
+    /// Components that nothing needs now, the one given up last at the end.
+    spare: VecDeque<Digest>,
 }
 
 /// What makes two specs share one policy.
@@ -274,8 +279,22 @@ impl Tables {
             live.iter().filter_map(|spec| Some(Key::of(spec, self.sources.last_digest(spec)?))).collect();
         let digests: HashSet<Digest> = keys.iter().map(|key| key.digest).collect();
         self.policies.retain(|key, _| keys.contains(key));
-        self.components.retain(|digest, _| digests.contains(digest));
+        self.retain_components(&digests);
         self.sources.retain(live);
+    }
+
+    fn retain_components(&mut self, live: &HashSet<Digest>) {
+        self.spare.retain(|digest| !live.contains(digest));
+        for (digest, state) in &self.components {
+            if matches!(state, State::Ready(_)) && !live.contains(digest) && !self.spare.contains(digest) {
+                self.spare.push_back(*digest);
+            }
+        }
+        while self.spare.len() > SPARE_COMPONENTS_MAX {
+            self.spare.pop_front();
+        }
+        let spare = &self.spare;
+        self.components.retain(|digest, _| live.contains(digest) || spare.contains(digest));
     }
 }
 

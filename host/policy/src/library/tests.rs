@@ -148,17 +148,25 @@ fn preparing_does_not_wait_and_says_when_it_is_worth_asking_again() {
 }
 
 #[test]
-fn what_no_live_spec_needs_is_forgotten() {
+fn what_no_live_spec_needs_is_forgotten_but_for_a_few_compiled_components() {
     let library = library();
     let kept = Arc::new(spec("round-robin", "{}"));
-    let dropped = spec("least-in-flight", "{}");
     let first = library.ready_now(&kept).unwrap();
-    let weak = Arc::downgrade(&library.ready_now(&dropped).unwrap());
-    library.retain(&[Arc::clone(&kept)]);
-    assert!(weak.upgrade().is_none(), "nobody holds it any more");
+    let others = ["least-in-flight", "load-aware", "prefix-hash", "gpu-load-aware", "session-affinity"];
+    let mut last = first.digest;
+    for name in others {
+        let ready = library.ready_now(&spec(name, "{}")).unwrap();
+        last = ready.digest;
+        let weak = Arc::downgrade(&ready);
+        drop(ready);
+        library.retain(&[Arc::clone(&kept)]);
+        assert!(weak.upgrade().is_none(), "nobody holds {name} any more");
+        assert!(library.compiled(last).is_some(), "going back to {name} would not compile it again");
+    }
     assert!(Arc::ptr_eq(&first, &library.ready_now(&kept).unwrap()));
     let tables = library.shared.tables();
-    assert_eq!((tables.components.len(), tables.policies.len()), (1, 1));
+    assert_eq!((tables.components.len(), tables.policies.len()), (1 + SPARE_COMPONENTS_MAX, 1));
+    assert!(tables.components.contains_key(&last));
 }
 
 #[test]
