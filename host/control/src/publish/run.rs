@@ -9,7 +9,9 @@ use std::time::Duration;
 use domain::assemble::Assembled;
 use domain::finding::{Finding, Severity};
 use domain::policy::Prepare;
+use domain::pool::Pool;
 use domain::published::Publisher;
+use domain::snapshot::Snapshot;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -141,6 +143,7 @@ impl Shell {
     fn publish(&mut self, assembled: &Assembled) {
         let generation = assembled.snapshot.generation;
         self.publisher.publish(Arc::clone(&assembled.snapshot));
+        build_rings(&assembled.snapshot);
         self.prepare.retain(&assembled.specs);
         if !assembled.gone_slots.is_empty() {
             (self.forget_slots)(&assembled.gone_slots);
@@ -177,5 +180,15 @@ fn log_new(before: &[Finding], now: &[Finding]) {
             Severity::Info => tracing::info!("{finding}"),
             Severity::Warning | Severity::Error => tracing::warn!("{finding}"),
         }
+    }
+}
+
+/// Builds the session rings that chains will ask for, beside everything else: one of 64 endpoints takes 2 ms, which the
+/// first request with a session would otherwise wait for.
+fn build_rings(snapshot: &Arc<Snapshot>) {
+    let wanted = |pool: &&Arc<Pool>| pool.chain.wants.owners && !pool.ring.is_built();
+    let rings: Vec<_> = snapshot.pools.iter().filter(wanted).map(|pool| Arc::clone(&pool.ring)).collect();
+    if !rings.is_empty() {
+        tokio::task::spawn_blocking(move || rings.iter().for_each(|ring| _ = ring.get()));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use domain::name::PolicyName;
-use domain::policy::{CHAIN_MAX, EntrySpec, FailureMode, Mode};
+use domain::policy::{CHAIN_MAX, EntrySpec, FailureMode, Mode, PolicySource};
 use serde_json::{Map, Value, json};
 
 use super::Lowering;
@@ -64,10 +64,13 @@ pub(super) struct AskedChain {
     number: usize,
 }
 
+/// Number of a chain, and the bits of its thresholds.
+type ChainKey = (usize, Option<u64>, Option<u64>);
+
 /// Chains made so far, by chain and thresholds.
 #[derive(Debug, Default)]
 pub(super) struct Chains {
-    made: HashMap<(usize, Option<u64>, Option<u64>), Arc<[Arc<EntrySpec>]>>,
+    made: HashMap<ChainKey, Arc<[Arc<EntrySpec>]>>,
     asked: usize,
 }
 
@@ -84,6 +87,17 @@ pub(super) fn is_not_yet(name: &str) -> bool {
 
 fn fold(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '-' | '_')).flat_map(char::to_lowercase).collect()
+}
+
+/// In the short form, session affinity before prefix hashing is a preference: pinned sessions would keep what tenants
+/// share from being found, and gather load (docs/adr/0001). The general form says itself what it wants.
+fn prefer_before_prefix_hash(links: &mut [Link]) {
+    let is = |link: &Link, name: &str| link.policy.source == PolicySource::Builtin(name.into());
+    if links.iter().any(|link| is(link, "prefix-hash")) {
+        for link in links.iter_mut().filter(|link| is(link, "session-affinity")) {
+            link.config.entry("mode").or_insert_with(|| json!("prefer"));
+        }
+    }
 }
 
 impl Lowering<'_> {
@@ -120,6 +134,7 @@ impl Lowering<'_> {
         for (field, name) in short_form(spec) {
             self.named_link(about, field, name, &mut chain);
         }
+        prefer_before_prefix_hash(&mut chain.links);
         chain
     }
 
