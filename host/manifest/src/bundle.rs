@@ -171,13 +171,13 @@ impl Bundle {
             Body::RoutingPolicy(value) => put(&mut self.policies, name, value, object),
             Body::ModelPlacement(value) => put(&mut self.placements, name, value, object),
             Body::Service(value) => {
-                put(&mut self.core_services, name, &Arc::new(ServiceFacts::of(value)), object)
+                put(&mut self.core_services, name, &Arc::new(ServiceFacts::of(value)), object);
             }
             Body::ConfigMap(value) => {
-                put(&mut self.config_maps, name, &Arc::new(KeyFacts::of_config(value)), object)
+                put(&mut self.config_maps, name, &Arc::new(KeyFacts::of_config(value)), object);
             }
             Body::Secret(value) => {
-                put(&mut self.secrets, name, &Arc::new(KeyFacts::of_secret(value)), object)
+                put(&mut self.secrets, name, &Arc::new(KeyFacts::of_secret(value)), object);
             }
             Body::Pod(value) => {
                 let facts = PodFacts::of(name.clone(), value);

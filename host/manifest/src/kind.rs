@@ -4,6 +4,8 @@
 //! every field of every dialect that exists, since an API server drops what a schema does not name. What the fields mean
 //! is said by [`crate::lower`], not here.
 
+#![expect(clippy::duplicated_attributes, reason = "printer columns of one kind share types and paths")]
+
 pub mod inference_cache;
 pub mod inference_gateway;
 pub mod inference_service;

@@ -7,6 +7,9 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 use serde_json::Number;
 use serde_saphyr::Spanned;
 
+/// Most values that aliases may unfold into: a small file must not become a large tree.
+const REPLAYED_EVENTS_MAX: usize = 50_000;
+
 /// A value and where it stands; lines and columns count from 1.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
@@ -46,7 +49,11 @@ pub(super) struct Broken {
 /// Reads one document that begins at `first_line` of its file.
 pub(super) fn parse(text: &str, first_line: u32) -> Result<Node, Broken> {
     // YAML 1.2: `yes`, `no`, `on`, `off`, `y` and `n` are texts. Under 1.1 a model called `n` would be `false`.
-    let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        strict_booleans: true,
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: REPLAYED_EVENTS_MAX },
+    };
     match serde_saphyr::from_str_with_options::<Node>(text, options) {
         Ok(mut node) => {
             node.shift(first_line - 1);

@@ -227,7 +227,7 @@ impl LabelSelector {
 
 /// A schema for "plain name or object". No type, since a structural schema cannot say so with `oneOf`; each bound bites
 /// on values of its own kind only, and the impossible ones forbid arrays, numbers and booleans.
-fn name_or_object(description: &str, properties: Value) -> Schema {
+fn name_or_object(description: &str, properties: &Value) -> Schema {
     json_schema!({
         "description": description,
         "x-kubernetes-preserve-unknown-fields": true,
@@ -265,7 +265,7 @@ impl JsonSchema for NameOrRef {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let mut schema = name_or_object(
             "The name of an object in the same namespace (1 to 253 characters), or an object with at least name.",
-            common_properties(),
+            &common_properties(),
         );
         schema.insert("required".into(), json!(["name"]));
         schema
@@ -300,7 +300,7 @@ impl JsonSchema for BackendRef {
         let mut schema = name_or_object(
             "The name of a core Service in the same namespace, or an object: kind Service with name (and port), kind Pods \
              with selector (and port), kind Static with urls, or kind InferencePool with name.",
-            properties,
+            &properties,
         );
         schema.insert(
             "anyOf".into(),

@@ -18,10 +18,13 @@ use crate::kind::reference::{BackendObject, LabelSelector};
 const DEFAULT_PORT: u16 = 8000;
 const FIELD: &str = "spec.backendRef";
 
+/// Pods by namespace, label key and label value.
+type PodsByLabel<'a> = HashMap<(&'a str, &'a str, &'a str), Vec<&'a Arc<PodFacts>>>;
+
 /// Pods by one of their labels, made when first needed.
 #[derive(Debug, Default)]
 pub(super) struct PodIndex<'a> {
-    by_label: Option<HashMap<(&'a str, &'a str, &'a str), Vec<&'a Arc<PodFacts>>>>,
+    by_label: Option<PodsByLabel<'a>>,
 }
 
 /// Where an engine listens.
@@ -244,7 +247,7 @@ impl<'a> Lowering<'a> {
         let mut pods: Vec<&'a PodFacts> = match selector.match_labels.iter().next() {
             Some((key, value)) => {
                 let index = self.pods.by_label.get_or_insert_with(|| {
-                    let mut index: HashMap<_, Vec<_>> = HashMap::new();
+                    let mut index = PodsByLabel::new();
                     for held in bundle.pods.values() {
                         for (key, value) in &held.value.labels {
                             index

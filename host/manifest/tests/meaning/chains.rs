@@ -52,6 +52,18 @@ fn three_fields_make_the_chain_in_a_fixed_order() {
 }
 
 #[test]
+fn session_affinity_prefers_before_prefix_hash_and_pins_elsewhere() {
+    for (spec, expected) in [
+        ("  sessionAffinity: true\n  routeStrategy: PrefixHash\n", r#"session-affinity {"mode":"prefer"}"#),
+        ("  sessionAffinity: true\n  routeStrategy: round-robin\n", "session-affinity {}"),
+        ("  policies: [{name: session}, {name: PrefixHash}]\n", "session-affinity {}"),
+    ] {
+        let lowered = of(spec, "");
+        assert_eq!(chain(route(gateway(&lowered, "g"), "m"))[0], expected, "{spec}");
+    }
+}
+
+#[test]
 fn what_cannot_be_found_is_left_out_and_the_last_good_chain_stays() {
     for (spec, expected, rejected, reason, field) in [
         ("  routeStrategy: magic\n", "", true, "PolicyNotFound", "spec.routeStrategy"),

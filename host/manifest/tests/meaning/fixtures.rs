@@ -25,8 +25,13 @@ fn the_seeds_examples_serve_once_what_they_refer_to_is_there() {
     assert_eq!(urls(llama), ["http://10.0.0.1:8000", "http://10.0.0.2:8000"], "ready and staying ones only");
     assert_eq!(llama.engine_model, None);
     let pool = r#"{"pool":{"evictionThreshold":0.9,"thresholdHitRate":0.8}}"#;
-    let names = ["session-affinity", "prefix-hash", "gpu-load-aware"];
-    assert_eq!(chain(llama), names.map(|name| format!("{name} {pool}")));
+    let preferring = pool.replacen('{', r#"{"mode":"prefer","#, 1);
+    let links = [
+        format!("session-affinity {preferring}"),
+        format!("prefix-hash {pool}"),
+        format!("gpu-load-aware {pool}"),
+    ];
+    assert_eq!(chain(llama), links);
     let mistral = route(gateway, "mistral3");
     assert_eq!(
         mistral.engine_model.as_ref().map(|m| m.as_str()),
@@ -35,7 +40,10 @@ fn the_seeds_examples_serve_once_what_they_refer_to_is_there() {
     );
     assert_eq!(urls(mistral), ["http://10.0.1.1:8000", "http://10.0.1.2:8000"]);
     assert_eq!(mistral.endpoints.iter().map(|e| e.weight).collect::<Vec<_>>(), [1, 3]);
-    assert_eq!(chain(mistral), names.map(|name| format!("{name} {{}}")));
+    assert_eq!(
+        chain(mistral),
+        [r#"session-affinity {"mode":"prefer"}"#, "prefix-hash {}", "gpu-load-aware {}"]
+    );
 
     let (first, second) = (&llama.endpoints[0], &llama.endpoints[1]);
     assert_eq!((&*first.node, &*first.zone, &*first.id.pod_uid), ("node-a", "zone-1", "uid-0"));
