@@ -124,14 +124,6 @@ impl Bundle {
         }
     }
 
-    /// Whether no object is held.
-    pub fn is_empty(&self) -> bool {
-        self.gateways.is_empty()
-            && self.static_routes.is_empty()
-            && self.services.is_empty()
-            && self.policies.is_empty()
-    }
-
     /// Where an object of ours stands. `None`: it is not held.
     pub fn source(&self, key: &ObjectKey) -> Option<&Arc<Source>> {
         fn of<'a, T>(table: &'a Table<T>, name: &ObjectName) -> Option<&'a Arc<Source>> {

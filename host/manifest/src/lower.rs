@@ -18,7 +18,7 @@ mod settings;
 mod static_route;
 mod url;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use domain::draft::{Draft, GatewayDraft};
@@ -35,6 +35,9 @@ use service::ServiceDraft;
 
 /// Most findings of one lowering; further ones are dropped.
 pub const FINDINGS_MAX: usize = 10_000;
+
+/// Models that a finding about shared ones names.
+const SHARED_MODELS_NAMED: usize = 5;
 
 /// Names of the built-in policies, sorted.
 pub const BUILTINS: [&str; 6] =
@@ -142,48 +145,52 @@ impl<'a> Lowering<'a> {
     fn shared_between_gateways(&mut self, gateways: &[(Kind, GatewayDraft)]) {
         let mut models: HashMap<&str, usize> = HashMap::new();
         let mut hosts: HashMap<&str, usize> = HashMap::new();
+        let mut shared: BTreeMap<(usize, usize), Vec<&str>> = BTreeMap::new();
         for (index, (kind, gateway)) in gateways.iter().enumerate() {
-            let about = About::new(*kind, &gateway.name);
             let routed = gateway.routes.iter().map(|route| route.model.as_str());
             for model in routed.chain(gateway.aliases.keys().map(|alias| &**alias)) {
                 let owner = *models.entry(model).or_insert(index);
                 if owner != index {
-                    let (owner_kind, owner) = (gateways[owner].0, &gateways[owner].1.name);
-                    let message = format!(
-                        "model {model} is also routed by {} {owner}, which is older",
-                        owner_kind.as_str()
-                    );
-                    let remedy = "requests that name neither path nor host go there; address this gateway by its path or host";
-                    self.report.warning(self.bundle, &about, "spec", "ModelConflict", message, remedy);
-                    let message =
-                        format!("model {model} is also routed by {} {}", kind.as_str(), gateway.name);
-                    let about = About::new(owner_kind, owner);
-                    self.report.info(
-                        self.bundle,
-                        &about,
-                        "spec",
-                        "ModelConflict",
-                        message,
-                        "nothing, if that is meant",
-                    );
+                    shared.entry((owner, index)).or_default().push(model);
                 }
             }
             for host in &gateway.hostnames {
                 let owner = *hosts.entry(host).or_insert(index);
                 if owner != index {
+                    let about = About::new(*kind, &gateway.name);
                     let message =
                         format!("host {host} already selects {}, which is older", gateways[owner].1.name);
-                    self.report.error(
-                        self.bundle,
-                        &about,
-                        "spec.hostnames",
-                        "HostConflict",
-                        message,
-                        "use another host",
-                    );
+                    let remedy = "use another host";
+                    self.report.error(self.bundle, &about, "spec.hostnames", "HostConflict", message, remedy);
                 }
             }
         }
+        for ((owner, index), mut models) in shared {
+            models.sort_unstable();
+            self.shared_models(&gateways[owner], &gateways[index], &models);
+        }
+    }
+
+    /// Tells both gateways of the models they share.
+    fn shared_models(
+        &mut self,
+        older: &(Kind, GatewayDraft),
+        younger: &(Kind, GatewayDraft),
+        models: &[&str],
+    ) {
+        let mut names = models.iter().take(SHARED_MODELS_NAMED).copied().collect::<Vec<_>>().join(", ");
+        if models.len() > SHARED_MODELS_NAMED {
+            names.push_str(&format!(" and {} more", models.len() - SHARED_MODELS_NAMED));
+        }
+        let what = |(kind, gateway): &(Kind, GatewayDraft)| format!("{} {}", kind.as_str(), gateway.name);
+        let message = format!("{} also routes {names}, and is older", what(older));
+        let remedy =
+            "requests for them that name neither path nor host go there; name this gateway by path or host";
+        let about = About::new(younger.0, &younger.1.name);
+        self.report.warning(self.bundle, &about, "spec", "ModelConflict", message, remedy);
+        let message = format!("{} also routes {names}, and is younger", what(younger));
+        let about = About::new(older.0, &older.1.name);
+        self.report.info(self.bundle, &about, "spec", "ModelConflict", message, "nothing, if that is meant");
     }
 }
 

@@ -155,7 +155,7 @@ pub struct Object {
 }
 
 /// An object's content by kind.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[expect(missing_docs, reason = "each variant is the kind it is named after")]
 pub enum Body {
     InferenceGateway(Arc<InferenceGateway>),
@@ -173,6 +173,13 @@ pub enum Body {
     Secret(Arc<Secret>),
 }
 
+/// The kind only: contents may be secret, and are long.
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind().as_str())
+    }
+}
+
 impl Object {
     /// What it is called.
     pub fn key(&self) -> ObjectKey {
@@ -186,21 +193,7 @@ impl Object {
 
     /// Its kind.
     pub fn kind(&self) -> Kind {
-        match &self.body {
-            Body::InferenceGateway(_) => Kind::InferenceGateway,
-            Body::InferenceService(_) => Kind::InferenceService,
-            Body::InferenceCache(_) => Kind::InferenceCache,
-            Body::SpeculativeDecoding(_) => Kind::SpeculativeDecoding,
-            Body::PrefillDecodingDisaggregation(_) => Kind::PrefillDecodingDisaggregation,
-            Body::StaticRoute(_) => Kind::StaticRoute,
-            Body::RoutingPolicy(_) => Kind::RoutingPolicy,
-            Body::ModelPlacement(_) => Kind::ModelPlacement,
-            Body::Service(_) => Kind::Service,
-            Body::EndpointSlice(_) => Kind::EndpointSlice,
-            Body::Pod(_) => Kind::Pod,
-            Body::ConfigMap(_) => Kind::ConfigMap,
-            Body::Secret(_) => Kind::Secret,
-        }
+        self.body.kind()
     }
 
     fn metadata(&self) -> &ObjectMeta {
@@ -218,6 +211,27 @@ impl Object {
             Body::Pod(object) => &object.metadata,
             Body::ConfigMap(object) => &object.metadata,
             Body::Secret(object) => &object.metadata,
+        }
+    }
+}
+
+impl Body {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::InferenceGateway(_) => Kind::InferenceGateway,
+            Self::InferenceService(_) => Kind::InferenceService,
+            Self::InferenceCache(_) => Kind::InferenceCache,
+            Self::SpeculativeDecoding(_) => Kind::SpeculativeDecoding,
+            Self::PrefillDecodingDisaggregation(_) => Kind::PrefillDecodingDisaggregation,
+            Self::StaticRoute(_) => Kind::StaticRoute,
+            Self::RoutingPolicy(_) => Kind::RoutingPolicy,
+            Self::ModelPlacement(_) => Kind::ModelPlacement,
+            Self::Service(_) => Kind::Service,
+            Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::Pod(_) => Kind::Pod,
+            Self::ConfigMap(_) => Kind::ConfigMap,
+            Self::Secret(_) => Kind::Secret,
         }
     }
 }

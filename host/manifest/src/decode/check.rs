@@ -243,6 +243,12 @@ impl Walk {
                 format!("use one of {}", names.join(", ")),
             );
         }
+        if schema["format"] == "byte" && !is_base64(text) {
+            let message = "the value is not base64".into();
+            let remedy =
+                "encode it, or put it as text into data of a ConfigMap or stringData of a Secret".into();
+            self.error(node, "WrongForm", message, remedy);
+        }
         let length = text.chars().count() as u64;
         if schema["minLength"].as_u64().is_some_and(|least| length < least) {
             self.error(node, "TooShort", "the text is too short".into(), "write a longer one".into());
@@ -274,6 +280,12 @@ impl Walk {
         let (line, column, path) = (node.line, node.column, self.path.clone());
         self.problems.push(Problem { severity, path, line, column, reason, message, remedy });
     }
+}
+
+fn is_base64(text: &str) -> bool {
+    let digits = text.trim_end_matches('=');
+    let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    text.len().is_multiple_of(4) && text.len() - digits.len() <= 2 && digits.bytes().all(is_digit)
 }
 
 /// A value as it is, unchecked.

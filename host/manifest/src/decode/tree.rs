@@ -67,7 +67,8 @@ pub(super) fn parse(text: &str, first_line: u32) -> Result<Node, Broken> {
             // The parser's own line counts from the document; the finding names the file's.
             let message = message.lines().next().unwrap_or_default();
             let message = message.split(": line ").next().unwrap_or_default();
-            let message = message.split(" at line ").next().unwrap_or_default().trim();
+            let message = message.split(" at line ").next().unwrap_or_default();
+            let message = message.split(", set DuplicateKeyPolicy").next().unwrap_or_default().trim();
             let message = format!("the document is not readable as YAML: {message}");
             Err(Broken { message, line: line.max(1) + first_line - 1, column })
         }

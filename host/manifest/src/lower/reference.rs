@@ -23,8 +23,8 @@ impl<'a> Lowering<'a> {
         if let Some(written) =
             to.kind().filter(|written| *written != natural && *written != "InferenceService")
         {
-            let message = format!("a {written} is referred to where a {natural} is meant");
-            let remedy = format!("refer to a {natural}, or leave kind out");
+            let message = format!("kind {written} stands where {natural} is meant");
+            let remedy = format!("write kind: {natural}, or leave it out");
             self.report.error(bundle, about, field, "InvalidReference", message, remedy);
             return None;
         }

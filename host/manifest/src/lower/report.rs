@@ -122,10 +122,9 @@ impl Report {
     /// All findings: of each object together, errors first.
     pub(super) fn finish(mut self) -> Vec<Finding> {
         self.findings.sort_by(|a, b| {
-            let place = |f: &Finding| {
-                (f.object.clone(), std::cmp::Reverse(f.severity), f.origin.line, f.field.clone())
-            };
-            place(a).cmp(&place(b))
+            let severity = b.severity.cmp(&a.severity);
+            let place = || a.origin.line.cmp(&b.origin.line).then_with(|| a.field.cmp(&b.field));
+            a.object.cmp(&b.object).then(severity).then_with(place)
         });
         self.findings
     }

@@ -242,3 +242,37 @@ fn a_bad_object_touches_only_what_refers_to_it() {
         ]
     );
 }
+
+#[test]
+fn what_an_api_server_would_refuse_is_rejected_and_the_rest_is_not() {
+    let gateway = |spec: &str| {
+        gateway_yaml("name: x", &format!("{spec}\n  routes: [{{model: m, inferenceServiceRef: a}}]"))
+    };
+    let policy = |source: &str| {
+        format!(
+            "apiVersion: production-stack.vllm.ai/v1alpha1\nkind: RoutingPolicy\nmetadata: {{name: x}}\nspec: {{source: {source}}}\n"
+        )
+    };
+    let sroute = "apiVersion: production-stack.vllm.ai/v1alpha1\nkind: StaticRoute\nmetadata: {name: x}\nspec: {staticBackends: 'http://a', staticModels: 'm,n'}\n";
+    for (yaml, rejected) in [
+        (gateway("  errorFormat: Compat"), false),
+        (gateway("  sessionAffinity: true\n  policies: [{name: round-robin}]"), true),
+        (gateway("  policies: [{}]"), true),
+        (gateway("  sessionKey: {}"), true),
+        (gateway("  routeStrategy: nope"), false),
+        (gateway("  modelRoutes: [{modelName: m, serviceRef: b}]"), true),
+        (gateway("  modelRoutes: [{serviceRef: b}]"), true),
+        (gateway("  modelRoutes: [{modelName: n, serviceRef: gone}]"), false),
+        (policy("{}"), true),
+        (policy("{file: a, builtin: b}"), true),
+        (policy("{file: ../a}"), false),
+        (sroute.to_owned(), true),
+    ] {
+        let lowered = lowered(&[&two_services(), &yaml]);
+        assert_eq!(
+            lowered.rejected.iter().map(|key| &*key.name.name).collect::<Vec<_>>(),
+            vec!["x"; usize::from(rejected)],
+            "{yaml}"
+        );
+    }
+}
