@@ -79,7 +79,12 @@ async fn live(flight: &mut Flight, parts: &Parts, incoming: Incoming) -> Result<
     // intake
     let mut body = None;
     if !is_bodyless {
-        let bytes_max = worker.router.borrow().body_bytes_max();
+        let bytes_max = {
+            let mut router = worker.router.borrow_mut();
+            // As it is now: the snapshot that this worker saw last may be older than the limit.
+            router.refresh(&worker);
+            router.body_bytes_max()
+        };
         intake::inspect(&parts.headers, bytes_max)?;
         let memory = &worker.shared.options.body_bytes;
         let read = intake::read(incoming, Bounds { bytes_max, memory }, &flight.timer).await?;

@@ -203,6 +203,9 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, speech: Speech) {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     spawn_local(connection::serve(Rc::clone(&worker), stream, peer, speech.clone()));
+                    // One at a time, behind whatever is ready: who was accepted first is served first. Accepting all
+                    // that wait would carry a burst of clients through in step, each as slow as the last of them.
+                    tokio::task::yield_now().await;
                 }
                 // The client left the queue again, or files have run out: the next accept tells.
                 Err(error) if is_connection_error(&error) => {}
