@@ -18,17 +18,20 @@ use crate::clock::Clock;
 use crate::publish::Report;
 use crate::start::stopped;
 
+mod cards;
 mod client;
 mod models;
 mod page;
 mod probe;
 mod schedule;
 
+pub use cards::{CARD_BYTES_MAX, Cards};
 pub use client::ProbeError;
 pub use models::{MODEL_NAME_BYTES_MAX, MODELS_MAX};
 pub use page::{LINE_BYTES_MAX, Scanner};
 pub use probe::{MODELS_BYTES_MAX, PAGE_BYTES_MAX};
 
+use cards::Catalogue;
 use client::Trust;
 use probe::{Answer, Limits};
 use schedule::{Intervals, Job, Probe, Schedule, Target};
@@ -76,6 +79,8 @@ pub(crate) struct Observer {
     pub(crate) reports: watch::Receiver<Report>,
     /// Takes model lists.
     pub(crate) lists: mpsc::Sender<ObservedModels>,
+    /// Takes model cards.
+    pub(crate) cards: watch::Sender<Arc<Cards>>,
     /// The gateway's clock.
     pub(crate) clock: Clock,
     /// How often.
@@ -97,6 +102,9 @@ impl Observer {
         self.reconcile(&mut round).await;
         loop {
             let now_ms = self.clock.now_ms();
+            if let Some(cards) = round.catalogue.take_due(now_ms) {
+                self.cards.send_replace(Arc::new(cards));
+            }
             while probes.len() < PROBES_MAX
                 && let Some(job) = round.schedule.take_due(now_ms)
             {
@@ -144,19 +152,25 @@ impl Observer {
         let left = round.schedule.reconcile(targets.into_values(), self.clock.now_ms());
         round.trust.retain(round.schedule.specs());
         for endpoint in left {
+            round.catalogue.forget(&endpoint);
             if round.known.remove(&endpoint).is_some_and(|known| known.models.is_some()) {
                 self.send(ObservedModels { endpoint, models: None }).await;
             }
         }
     }
 
-    async fn settle(&mut self, round: &mut Round, job: &Job, answer: Answer) {
+    async fn settle(&mut self, round: &mut Round, job: &Job, mut answer: Answer) {
         let spec: &EndpointSpec = &job.target.spec;
         // An engine without a list is asked as often as one with: adapters and models come and go.
         let known = job.probe == Probe::Models || !answer.is_unknown();
         round.schedule.finished(&spec.id, job.probe, known, self.clock.now_ms());
         if let Answer::Failed(error) = &answer {
             tracing::debug!(endpoint = %spec.id, probe = ?job.probe, %error, "probe failed");
+        }
+        if let Answer::Models(_, cards) = &mut answer
+            && round.schedule.has(&spec.id)
+        {
+            round.catalogue.learn(&spec.id, std::mem::take(cards));
         }
         if job.probe == Probe::Models
             && round.schedule.has(&spec.id)
@@ -180,6 +194,7 @@ struct Round {
     trust: Trust,
     limits: Limits,
     known: HashMap<EndpointId, Known>,
+    catalogue: Catalogue,
 }
 
 impl Round {
@@ -193,7 +208,13 @@ impl Round {
         };
         let limits =
             Limits { metrics: Duration::from_millis(intervals.metrics_ms * 3 / 4), other: OTHER_TIMEOUT };
-        Self { schedule: Schedule::new(intervals), trust: Trust::default(), limits, known: HashMap::new() }
+        Self {
+            schedule: Schedule::new(intervals),
+            trust: Trust::default(),
+            limits,
+            known: HashMap::new(),
+            catalogue: Catalogue::default(),
+        }
     }
 }
 
@@ -201,7 +222,7 @@ impl Known {
     /// What to tell, if anything has changed. Only an answer changes something, a failure does not.
     fn learn(&mut self, answer: Answer) -> Option<Option<Arc<[ListedModel]>>> {
         let now = match answer {
-            Answer::Models(models) => {
+            Answer::Models(models, _) => {
                 self.listless = 0;
                 Some(models)
             }

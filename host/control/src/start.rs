@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
 use crate::index::Index;
-use crate::observe::{ObserveSettings, Observer};
+use crate::observe::{Cards, ObserveSettings, Observer};
 use crate::publish::run::{LISTS_MAX, Shell};
 use crate::publish::{Core, ForgetSlots, Report};
 use crate::source::BURSTS_MAX;
@@ -58,6 +58,7 @@ impl fmt::Debug for Ends {
 #[derive(Debug)]
 pub struct Control {
     reports: watch::Receiver<Report>,
+    cards: watch::Receiver<Arc<Cards>>,
     stop: watch::Sender<bool>,
     source: DirectorySource,
     threads: Vec<JoinHandle<()>>,
@@ -75,6 +76,7 @@ pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
     let (report, reports) = watch::channel(Report::default());
     let (bursts_in, bursts) = mpsc::channel(BURSTS_MAX);
     let (lists_in, lists) = mpsc::channel(LISTS_MAX);
+    let (cards_in, cards) = watch::channel(Arc::default());
     let shell = Shell {
         core: Core::new(settings.index),
         prepare,
@@ -90,6 +92,7 @@ pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
         published,
         reports: reports.clone(),
         lists: lists_in,
+        cards: cards_in,
         clock: settings.clock,
         settings: settings.observe,
     };
@@ -99,13 +102,18 @@ pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
         thread("observe", move || observer.run(observer_stopped))?,
     ];
     let source = DirectorySource::start(settings.manifests, bursts_in)?;
-    Ok(Control { reports, stop, source, threads })
+    Ok(Control { reports, cards, stop, source, threads })
 }
 
 impl Control {
     /// What is in force and what is wrong; changes can be waited for.
     pub fn reports(&self) -> watch::Receiver<Report> {
         self.reports.clone()
+    }
+
+    /// What engines say of their models; changes can be waited for.
+    pub fn cards(&self) -> watch::Receiver<Arc<Cards>> {
+        self.cards.clone()
     }
 
     /// Ends and joins everything that [`start`] began. Blocks for a few milliseconds. What is published stays published.

@@ -74,13 +74,14 @@ impl Running {
         registry.register(Box::new(Collector::new(Arc::clone(&board), sources)))?;
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
 
+        let status = Arc::<Status>::default();
         let server = start_server(
             args,
             workers,
             epoch,
             Parts { published: published.clone(), policies: library.clone(), index: Arc::clone(&index) },
             registry.clone(),
-            Arc::clone(&board),
+            (Arc::clone(&board), Arc::clone(&status)),
         )?;
         let control = control::start(
             Settings {
@@ -108,6 +109,13 @@ impl Running {
             phases,
             pages::Sources { registry, published: published.clone(), reports: control.reports(), board },
         )?;
+        let mut cards = control.cards();
+        admin.spawn(async move {
+            while cards.changed().await.is_ok() {
+                let known = cards.borrow_and_update().clone();
+                status.set_cards((*known).clone());
+            }
+        });
         Ok(Self { server, control, phase, published, admin })
     }
 
@@ -158,7 +166,7 @@ fn start_server(
     epoch: Instant,
     parts: Parts,
     registry: Registry,
-    board: Arc<Board>,
+    (board, status): (Arc<Board>, Arc<Status>),
 ) -> anyhow::Result<ServerHandle> {
     let plain = |address, dialect| ListenerSpec { address, dialect, tls: None };
     let mut listeners: Vec<_> = args.listen.iter().map(|address| plain(*address, Dialect::Json)).collect();
@@ -185,7 +193,7 @@ fn start_server(
         started_unix,
         metrics: Some(registry),
         board,
-        status: Arc::<Status>::default(),
+        status,
     };
     Server::start(options, parts).context("the data plane does not start")
 }

@@ -40,6 +40,16 @@ struct LoadedModel<'a> {
     name: Cow<'a, str>,
 }
 
+/// The cards of the same body, as they stand. Empty if it is no such list.
+pub(super) fn cards(body: &[u8]) -> Vec<(ModelName, Box<RawValue>)> {
+    let Ok(list) = serde_json::from_slice::<OpenAiList<'_>>(body) else { return Vec::new() };
+    let cards = list.data.into_iter().take(MODELS_MAX).filter_map(|raw| {
+        let card: OpenAiCard<'_> = serde_json::from_str(raw.get()).ok()?;
+        is_name(&card.id).then(|| (ModelName::from(&*card.id), raw.to_owned()))
+    });
+    cards.collect()
+}
+
 /// Reads the body of `/v1/models`; cards without a usable `id` are left out, the rest is sorted by it. `None`: it is no such list.
 pub(super) fn from_openai(body: &[u8]) -> Option<Arc<[ListedModel]>> {
     let list: OpenAiList<'_> = serde_json::from_slice(body).ok()?;

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use domain::name::ModelName;
 use http::StatusCode;
 use manifest::ListedModel;
 use rustls::ClientConfig;
+use serde_json::value::RawValue;
 
 use super::client::{ProbeError, Question, get, get_whole};
-use super::models::{from_loaded, from_openai, is_sleeping};
+use super::models::{cards, from_loaded, from_openai, is_sleeping};
 use super::page::Scanner;
 use super::schedule::{Job, Probe, Target};
 use crate::Clock;
@@ -35,8 +37,8 @@ pub(super) struct Limits {
 pub(super) enum Answer {
     /// The endpoint's cells are up to date.
     Stored,
-    /// The engine's list.
-    Models(Arc<[ListedModel]>),
+    /// The engine's list, and its cards where it has such.
+    Models(Arc<[ListedModel]>, Vec<(ModelName, Box<RawValue>)>),
     /// Nothing.
     Failed(ProbeError),
 }
@@ -56,7 +58,7 @@ pub(super) async fn run(job: &Job, tls: Option<Arc<ClientConfig>>, limits: Limit
     let asked = async {
         match job.probe {
             Probe::Metrics => metrics(&job.target, tls, clock).await.map(|()| Answer::Stored),
-            Probe::Models => models(&job.target, tls).await.map(Answer::Models),
+            Probe::Models => models(&job.target, tls).await,
             Probe::Sleep => sleep(&job.target, tls).await.map(|()| Answer::Stored),
         }
     };
@@ -85,14 +87,18 @@ async fn metrics(target: &Target, tls: Option<Arc<ClientConfig>>, clock: Clock) 
     Ok(())
 }
 
-async fn models(target: &Target, tls: Option<Arc<ClientConfig>>) -> Result<Arc<[ListedModel]>, ProbeError> {
+async fn models(target: &Target, tls: Option<Arc<ClientConfig>>) -> Result<Answer, ProbeError> {
     let mut question = json_question(target, tls, "/v1/models", MODELS_BYTES_MAX);
     match get_whole(&question).await {
-        Ok(body) => from_openai(&body).ok_or(ProbeError::Content),
+        Ok(body) => {
+            let models = from_openai(&body).ok_or(ProbeError::Content)?;
+            Ok(Answer::Models(models, cards(&body)))
+        }
         Err(ProbeError::Status(StatusCode::NOT_FOUND)) => {
             question.path = "/api/ps".into();
             let body = get_whole(&question).await?;
-            from_loaded(&body).ok_or(ProbeError::Content)
+            let models = from_loaded(&body).ok_or(ProbeError::Content)?;
+            Ok(Answer::Models(models, Vec::new()))
         }
         Err(error) => Err(error),
     }

@@ -29,7 +29,8 @@ impl Observed {
         let (stop, stopped) = watch::channel(false);
         let settings = ObserveSettings { metrics_interval: interval, models_interval: interval };
         let clock = Clock::new(Instant::now());
-        let observer = Observer { published, reports: heard, lists: lists_in, clock, settings };
+        let cards = watch::Sender::default();
+        let observer = Observer { published, reports: heard, lists: lists_in, cards, clock, settings };
         let task = tokio::spawn(observer.run(stopped));
         Self { publisher, reports, lists, stop, task, generation: 0 }
     }
