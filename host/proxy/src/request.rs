@@ -97,7 +97,7 @@ async fn live(flight: &mut Flight, parts: &Parts, incoming: Incoming) -> Result<
         Asked { address: &address, headers: &parts.headers, body: body.as_ref().map(intake::Body::bytes) };
     let Meaning { gateway, route, mut facts, rewritten } = meaning::read(flight, asked, &snapshot)?;
     if let (Some(body), Some(rewritten)) = (&mut body, rewritten) {
-        body.replace(&rewritten);
+        body.replace(rewritten);
     }
 
     // filter, admit

@@ -42,7 +42,7 @@ pub struct Scan<'a> {
     pub prompt: Range<usize>,
     /// Raw JSON of `tools`; empty where there are none.
     pub tools: Range<usize>,
-    /// The session field, other values than strings written as Python's `str()` would. `None`: absent, `null` or empty.
+    /// The session field, other values than strings written as Python's `str()` would. `None`: absent or `null`.
     pub session: Option<Cow<'a, str>>,
     /// `user`, if it is a string that is not empty.
     pub user: Option<Cow<'a, str>>,
@@ -130,7 +130,7 @@ fn read(body: &[u8], found: Found) -> Scan<'_> {
             .or_else(|| limit(&found.max_output_tokens)),
         prompt: prompt.cloned().unwrap_or_default(),
         tools: found.tools,
-        session: python_str(&body[found.session]).filter(|text| !text.is_empty()),
+        session: if found.session.is_empty() { None } else { python_str(&body[found.session]) },
         user: string(&body[found.user]),
         priority: integer(&body[found.priority])
             .map_or(0, |n| n.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32),

@@ -132,7 +132,7 @@ fn numbers_are_read_with_their_precedence_and_bounds() {
 fn a_session_is_written_as_python_would() {
     let table = [
         (r#""s 1""#, Some("s 1")),
-        (r#""""#, None),
+        (r#""""#, Some("")),
         ("null", None),
         ("true", Some("True")),
         ("false", Some("False")),
