@@ -157,16 +157,16 @@ async fn believed(gateway: &Gateway, connection: &mut Connection, prompt: &str, 
 /// D05, smaller: the whole of it is a benchmark.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn distinct_prompts_without_end_stay_in_bounded_memory_and_hot_ones_stay_known() {
-    const INDEX_BYTES: usize = 4 << 20;
-    const PROMPTS: u64 = 60_000;
+    const INDEX_BYTES: usize = 1 << 20;
+    const PROMPTS: u64 = 15_000;
     const CLIENTS: u64 = 4;
     let config = Config { mode: Mode::Canned(Canned::default()), log_max: 0, ..Config::default() };
     let engines = [Engine::start(config.clone()).await.unwrap(), Engine::start(config).await.unwrap()];
     let manifest = Manifest::new().gateway("routeStrategy: PrefixHash").model("m", urls(&engines));
     let options =
-        Options::manifest(manifest.yaml()).args(["--prefix-index-bytes", "4194304", "--workers", "2"]);
+        Options::manifest(manifest.yaml()).args(["--prefix-index-bytes", "1048576", "--workers", "2"]);
     let gateway = Gateway::ready(options).await;
-    let hot: Vec<String> = (0..20).map(|seed| text(1_000_000 + seed, 1_024)).collect();
+    let hot: Vec<String> = (0..8).map(|seed| text(1_000_000 + seed, 1_024)).collect();
     let mut connection = Connection::open(gateway.data).await;
     for (at, prompt) in hot.iter().enumerate() {
         believed(&gateway, &mut connection, prompt, &format!("warm-{at}")).await;
@@ -181,7 +181,7 @@ async fn distinct_prompts_without_end_stay_in_bounded_memory_and_hot_ones_stay_k
                 // Distinct from its first bytes on, and made cheaply.
                 let number = format!("{:016x}", (client << 32 | sent).wrapping_mul(0x9e37_79b9_7f4a_7c15));
                 let prompt = number + &filler[16..];
-                let prompt = if sent % 50 == 0 { &hot[(sent / 50) as usize % hot.len()] } else { &prompt };
+                let prompt = if sent % 10 == 0 { &hot[(sent / 10) as usize % hot.len()] } else { &prompt };
                 let answer = connection.call(Method::POST, CHAT, &[], chat("m", prompt).to_string()).await;
                 assert_eq!(answer.status, 200);
             }
@@ -195,7 +195,7 @@ async fn distinct_prompts_without_end_stay_in_bounded_memory_and_hot_ones_stay_k
     let stat = async |name: &str| gateway.metric(name).await.expect("a sample");
     let (bytes, evicted) =
         (stat("wicketgate_prefix_index_bytes").await, stat("wicketgate_prefix_index_evictions_total").await);
-    assert!(evicted > 100_000.0, "the index was filled many times over: {evicted}");
+    assert!(evicted > 80_000.0, "the index was filled many times over: {evicted}");
     assert!(bytes <= INDEX_BYTES as f64, "{bytes}");
     // Beside the index: buffers of connections and the allocator's slack, whatever the number of prompts.
     assert!(after <= before + INDEX_BYTES + (8 << 20), "{before} to {after}");
