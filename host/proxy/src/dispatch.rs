@@ -26,6 +26,11 @@ use crate::route::{Decided, Facts, Question};
 use crate::server::Worker;
 use crate::upstream::{AnswerHead, ConnectError, Connection, ExchangeError, Forwarded, exchange, write_head};
 
+/// What the head of a request usually takes, bytes.
+const HEAD_BYTES: usize = 1 << 10;
+/// Bodies up to this many bytes are copied behind their head: that costs less than writing from two places.
+const SHORT_BODY_BYTES: usize = 8 << 10;
+
 /// A request as it goes to an engine.
 #[derive(Debug)]
 pub(crate) struct Outgoing<'a> {
@@ -180,7 +185,7 @@ pub(crate) async fn dispatch(
     flight: &mut Flight,
     to: Destination<'_>,
     facts: &Facts,
-    mut outgoing: Outgoing<'_>,
+    outgoing: Outgoing<'_>,
 ) -> Result<Won, FailureKind> {
     let worker = Rc::clone(&flight.worker);
     let clock = &worker.clock;
@@ -195,7 +200,7 @@ pub(crate) async fn dispatch(
         flight.attempts += 1;
         worker.router.borrow_mut().learn(question(to, facts, &outgoing), endpoint.state.slot);
         let (failure, may_retry) =
-            match send(flight, endpoint, &course.decided, &mut outgoing, to.deadline_ms).await {
+            match send(flight, endpoint, &course.decided, &outgoing, to.deadline_ms).await {
                 Ok((head, connection)) => {
                     attempt.answered();
                     let status = head.status.as_u16();
@@ -316,10 +321,12 @@ async fn send(
     flight: &Flight,
     endpoint: &Endpoint,
     decided: &Decided,
-    outgoing: &mut Outgoing<'_>,
+    outgoing: &Outgoing<'_>,
     deadline_ms: u64,
 ) -> Result<(AnswerHead, Connection), FailureKind> {
-    let mut head = Vec::with_capacity(1 << 10);
+    let body = outgoing.body_bytes();
+    let is_short = body.len() <= SHORT_BODY_BYTES;
+    let mut head = Vec::with_capacity(HEAD_BYTES + if is_short { body.len() } else { 0 });
     let body_bytes = outgoing.body.as_ref().map(|body| body.bytes().len());
     let forwarded = Forwarded {
         method: outgoing.method,
@@ -332,10 +339,11 @@ async fn send(
         body_bytes,
     };
     write_head(&mut head, &endpoint.spec, &forwarded);
-    let mut spill = Vec::new();
-    let request = match &mut outgoing.body {
-        Some(body) => body.behind(&head, &mut spill),
-        None => &head,
+    let request = if is_short {
+        head.extend_from_slice(body);
+        [head.as_slice(), &[]]
+    } else {
+        [head.as_slice(), body]
     };
     let is_head = outgoing.method == Method::HEAD;
     if let Some(mut connection) = flight.worker.upstream.take_idle(endpoint.state.slot) {

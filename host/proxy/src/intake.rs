@@ -1,7 +1,6 @@
 //! Reads a request's body, under limits on its size, its pace and the memory of all bodies together.
 //!
-//! The body lies in one buffer with room in front, into which the head for an engine is written: so that head and body go
-//! out in one write, and a retry writes another head before the same body.
+//! A body that comes in one piece, as most do, stays where it was read; only one in several pieces is put together.
 
 pub mod scan;
 
@@ -10,6 +9,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use domain::admission::{BodyBytes, BodyHold};
 use domain::failure::FailureKind;
 use http::HeaderMap;
@@ -19,8 +19,6 @@ use hyper::body::Incoming;
 
 use crate::clock::Timer;
 
-/// Room in front of a body for the head of the engine's request, bytes. A longer head costs a copy of the body.
-const HEAD_ROOM: usize = 2 << 10;
 /// Bytes set aside for a body before any of it came, whatever length it claims.
 const AHEAD_BYTES_MAX: usize = 1 << 20;
 /// How long a client may pause within a body, and how long a body may take at least.
@@ -31,36 +29,19 @@ const BODY_PACE_MIN: u64 = 1;
 /// A body that has arrived whole.
 #[derive(Debug)]
 pub(crate) struct Body {
-    buffer: Vec<u8>,
+    bytes: Bytes,
     _hold: BodyHold,
 }
 
 impl Body {
-    /// The client's bytes.
+    /// The client's bytes, or those put in their place.
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.buffer[HEAD_ROOM..]
+        &self.bytes
     }
 
     /// Puts other bytes in place of the client's.
-    pub(crate) fn replace(&mut self, bytes: &[u8]) {
-        self.buffer.truncate(HEAD_ROOM);
-        self.buffer.extend_from_slice(bytes);
-    }
-
-    /// Head and body in one piece. Another head may be put in its place later.
-    pub(crate) fn behind<'a>(&'a mut self, head: &[u8], spill: &'a mut Vec<u8>) -> &'a [u8] {
-        match HEAD_ROOM.checked_sub(head.len()) {
-            Some(start) => {
-                self.buffer[start..HEAD_ROOM].copy_from_slice(head);
-                &self.buffer[start..]
-            }
-            None => {
-                spill.clear();
-                spill.extend_from_slice(head);
-                spill.extend_from_slice(self.bytes());
-                spill
-            }
-        }
+    pub(crate) fn replace(&mut self, bytes: Vec<u8>) {
+        self.bytes = bytes.into();
     }
 }
 
@@ -97,9 +78,7 @@ pub(crate) async fn read(
 ) -> Result<Body, FailureKind> {
     let expected = incoming.size_hint().exact().unwrap_or(0);
     let mut hold = bounds.memory.try_hold(expected.min(bounds.bytes_max)).ok_or(FailureKind::BodyMemory)?;
-    let ahead = usize::try_from(expected).map_or(AHEAD_BYTES_MAX, |length| length.min(AHEAD_BYTES_MAX));
-    let mut buffer = Vec::with_capacity(HEAD_ROOM + ahead);
-    buffer.resize(HEAD_ROOM, 0);
+    let mut pieces = Pieces::default();
     let start_ms = timer.clock().now_ms();
     timer.set_after(BODY_PAUSE_MAX);
     loop {
@@ -108,7 +87,7 @@ pub(crate) async fn read(
             Poll::Pending => timer.poll(cx).map(|()| Err(FailureKind::BodyTimeout)),
         });
         let data = match frame.await? {
-            None => return Ok(Body { buffer, _hold: hold }),
+            None => return Ok(Body { bytes: pieces.together(), _hold: hold }),
             Some(Err(_)) => return Err(FailureKind::ClientGone),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => data,
@@ -116,18 +95,54 @@ pub(crate) async fn read(
                 Err(_) => continue,
             },
         };
-        let length = (buffer.len() - HEAD_ROOM + data.len()) as u64;
+        let length = (pieces.len() + data.len()) as u64;
         if length > bounds.bytes_max {
             return Err(FailureKind::BodyTooLarge { limit_bytes: bounds.bytes_max });
         }
         if length > hold.held() && !hold.try_grow(length - hold.held()) {
             return Err(FailureKind::BodyMemory);
         }
-        buffer.extend_from_slice(&data);
-        if length < expected || expected == 0 {
-            let pause_ms = BODY_PAUSE_MAX.as_millis() as u64;
-            let paced_ms = start_ms + pause_ms + length / BODY_PACE_MIN;
-            timer.set_at(paced_ms.min(timer.clock().now_ms() + pause_ms));
+        if length == expected {
+            // The end is known without asking for it once more.
+            pieces.add(data, length);
+            return Ok(Body { bytes: pieces.together(), _hold: hold });
         }
+        pieces.add(data, expected);
+        let pause_ms = BODY_PAUSE_MAX.as_millis() as u64;
+        let paced_ms = start_ms + pause_ms + length / BODY_PACE_MIN;
+        timer.set_at(paced_ms.min(timer.clock().now_ms() + pause_ms));
+    }
+}
+
+/// A body on its way.
+#[derive(Debug, Default)]
+struct Pieces {
+    /// The first piece, while it is the only one.
+    first: Bytes,
+    /// All of them, from the second on.
+    all: Vec<u8>,
+}
+
+impl Pieces {
+    fn len(&self) -> usize {
+        self.first.len() + self.all.len()
+    }
+
+    fn add(&mut self, piece: Bytes, expected: u64) {
+        if self.len() == 0 {
+            self.first = piece;
+            return;
+        }
+        if self.all.is_empty() {
+            let ahead =
+                usize::try_from(expected).map_or(AHEAD_BYTES_MAX, |length| length.min(AHEAD_BYTES_MAX));
+            self.all.reserve(ahead.max(self.first.len() + piece.len()));
+            self.all.extend_from_slice(&std::mem::take(&mut self.first));
+        }
+        self.all.extend_from_slice(&piece);
+    }
+
+    fn together(self) -> Bytes {
+        if self.all.is_empty() { self.first } else { self.all.into() }
     }
 }

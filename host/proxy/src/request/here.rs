@@ -80,7 +80,7 @@ pub(super) async fn control(
     let connecting = worker.upstream.connect(&endpoint.spec, endpoint.state.slot, &flight.timer);
     let mut connection = connecting.await.map_err(|_| FailureKind::Connect)?;
     flight.timer.set_at(worker.clock.after(timeouts.response_header));
-    let answer = exchange(&mut connection, &head, false, &flight.timer).await;
+    let answer = exchange(&mut connection, [&head, &[]], false, &flight.timer).await;
     let mut answer = answer.map_err(|_| FailureKind::LostBeforeHead)?;
     flight.first_byte = Some(Instant::now());
     let body = collect(&mut connection, &mut answer.framing, flight).await?;

@@ -24,17 +24,17 @@ pub(crate) enum ExchangeError {
     Timeout,
 }
 
-/// Sends `request` (head and body, contiguous) and reads the head of the answer, until `timer` ends it.
+/// Sends `request` (two pieces, in one write where it fits) and reads the head of the answer, until `timer` ends it.
 ///
 /// An engine may answer before it has read everything. The answer counts, and the connection is then not kept.
 /// Dropping this leaves the connection in the middle: it must be dropped as well.
 pub(crate) async fn exchange(
     connection: &mut Connection,
-    request: &[u8],
+    request: [&[u8]; 2],
     to_head: bool,
     timer: &Timer,
 ) -> Result<AnswerHead, ExchangeError> {
-    let mut sending = Sending { request, sent: 0, is_broken: false };
+    let mut sending = Sending { rest: request, is_broken: false };
     poll_fn(|cx| {
         sending.poll(connection, cx);
         match poll_head(connection, to_head, cx) {
@@ -51,22 +51,25 @@ pub(crate) async fn exchange(
 
 /// What of a request is on its way.
 struct Sending<'a> {
-    request: &'a [u8],
-    sent: usize,
+    rest: [&'a [u8]; 2],
     /// Writing failed. Reading tells why: an answer may be there, else the end.
     is_broken: bool,
 }
 
 impl Sending<'_> {
     fn is_done(&self) -> bool {
-        self.sent == self.request.len()
+        self.rest[0].is_empty() && self.rest[1].is_empty()
     }
 
     fn poll(&mut self, connection: &mut Connection, cx: &mut Context<'_>) {
         while !self.is_done() && !self.is_broken {
-            match connection.stream.poll_write(cx, &self.request[self.sent..]) {
+            match connection.stream.poll_write(cx, self.rest) {
                 Poll::Ready(Ok(0) | Err(_)) => self.is_broken = true,
-                Poll::Ready(Ok(written)) => self.sent += written,
+                Poll::Ready(Ok(written)) => {
+                    let of_first = written.min(self.rest[0].len());
+                    self.rest[0] = &self.rest[0][of_first..];
+                    self.rest[1] = &self.rest[1][written - of_first..];
+                }
                 Poll::Pending => break,
             }
         }

@@ -1,6 +1,6 @@
 //! A byte stream to an engine, plain or TLS, polled in the task of the request that uses it.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
@@ -46,11 +46,18 @@ impl Stream {
         }
     }
 
-    /// Writes what fits.
-    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+    /// Writes what fits of two pieces, either of which may be empty, but not both.
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, pieces: [&[u8]; 2]) -> Poll<io::Result<usize>> {
+        let one = match pieces {
+            [only, []] | [[], only] => Some(only),
+            _ => None,
+        };
+        let both = pieces.map(IoSlice::new);
+        match (self, one) {
+            (Self::Plain(stream), Some(piece)) => Pin::new(stream).poll_write(cx, piece),
+            (Self::Plain(stream), None) => Pin::new(stream).poll_write_vectored(cx, &both),
+            (Self::Tls(stream), Some(piece)) => Pin::new(stream).poll_write(cx, piece),
+            (Self::Tls(stream), None) => Pin::new(stream).poll_write_vectored(cx, &both),
         }
     }
 
