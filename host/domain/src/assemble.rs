@@ -3,7 +3,7 @@
 //! The assembler is the only owner of what outlives generations, and it owns it weakly: an endpoint that left every
 //! snapshot, and has no request in flight, is forgotten, and comes back as a stranger.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
 
@@ -12,8 +12,8 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::admission::Admission;
 use crate::draft::{Draft, GatewayDraft, RouteDraft};
 use crate::endpoint::{Endpoint, EndpointId, EndpointSpec, EndpointState};
-use crate::name::{Generation, ObjectName, PolicyName};
-use crate::policy::{EntrySpec, Preparation, Prepare, PrepareFailure, Prepared};
+use crate::name::{Generation, ObjectName};
+use crate::policy::{EntrySpec, Preparation, Prepare, PrepareFailure};
 use crate::pool::{Chain, Entry, Pool, PoolKey, PoolState};
 use crate::prefix::SlotMap;
 use crate::retry::RetryBudget;
@@ -32,7 +32,7 @@ pub struct PolicyTrouble {
     pub spec: Arc<EntrySpec>,
     /// Why it does not load; `None` while it is still being prepared.
     pub failure: Option<PrepareFailure>,
-    /// Whether an earlier policy serves in its place. If not, the entry is left out.
+    /// Whether the last good chain of this pool serves meanwhile, whole. If not, the entry is left out.
     pub last_good_serves: bool,
 }
 
@@ -49,9 +49,6 @@ pub struct Assembled {
     pub specs: Vec<Arc<EntrySpec>>,
 }
 
-/// Place of an entry over generations: which pool, which policy name, the how-manieth of that name.
-type Place = (PoolKey, PolicyName, usize);
-
 /// Keeps what outlives generations.
 #[derive(Debug, Default)]
 pub struct Assembler {
@@ -61,8 +58,8 @@ pub struct Assembler {
     pools: HashMap<PoolKey, Weak<PoolState>>,
     gateways: HashMap<ObjectName, Weak<GatewayState>>,
     rings: HashMap<u64, Weak<LazyRing>>,
-    last_good: HashMap<Place, (Arc<EntrySpec>, Arc<dyn Prepared>)>,
-    last_chains: HashMap<PoolKey, Arc<[Arc<EntrySpec>]>>,
+    /// The last chain of each pool that was wholly ready.
+    last_good: HashMap<PoolKey, Vec<Entry>>,
     last_slots: Vec<u32>,
 }
 
@@ -165,6 +162,8 @@ impl Assembler {
         adopt(&mut self.rings, &hasher.finish(), || LazyRing::new(urls))
     }
 
+    /// The chain that is in force: the one asked for once all of it is ready, until then the last good one of this pool,
+    /// whole. A pool that never had one (a fresh replica) does with what is ready.
     fn chain(
         &mut self,
         key: PoolKey,
@@ -173,49 +172,32 @@ impl Assembler {
         prepare: &dyn Prepare,
         work: &mut Work,
     ) -> Chain {
-        let mut asked = Arc::clone(&draft.chain);
-        if draft.chain_rejected {
-            if let Some(last) = self.last_chains.get(&key) {
-                asked = Arc::clone(last);
-            }
-        } else {
-            self.last_chains.insert(key, Arc::clone(&asked));
-        }
-        let mut seen: BTreeMap<&PolicyName, usize> = BTreeMap::new();
-        let mut entries = Vec::with_capacity(asked.len());
-        for spec in asked.iter() {
-            let nth = seen.entry(&spec.name).or_default();
-            let place = (key, spec.name.clone(), *nth);
-            *nth += 1;
+        let last_good = self.last_good.get(&key);
+        let mut entries = Vec::with_capacity(draft.chain.len());
+        for spec in draft.chain.iter() {
             work.specs.push(Arc::clone(spec));
-            let failure = match prepare.prepare(spec) {
-                Preparation::Ready(prepared) => {
-                    self.last_good.insert(place, (Arc::clone(spec), Arc::clone(&prepared)));
-                    entries.push(Entry {
-                        spec: Arc::clone(spec),
-                        in_force: Arc::clone(spec),
-                        prepared: Some(prepared),
-                    });
-                    continue;
-                }
-                Preparation::Pending => None,
-                Preparation::Failed(failure) => Some(failure),
+            let (prepared, failure) = match prepare.prepare(spec) {
+                Preparation::Ready(prepared) => (Some(prepared), None),
+                Preparation::Pending => (None, None),
+                Preparation::Failed(failure) => (None, Some(failure)),
             };
-            let (in_force, prepared) = match self.last_good.get(&place) {
-                Some((in_force, prepared)) => (Arc::clone(in_force), Some(Arc::clone(prepared))),
-                None => (Arc::clone(spec), None),
-            };
-            if prepared.is_some() {
-                work.specs.push(Arc::clone(&in_force));
+            if prepared.is_none() {
+                work.troubles.push(PolicyTrouble {
+                    gateway: gateway.clone(),
+                    service: draft.service.clone(),
+                    spec: Arc::clone(spec),
+                    failure,
+                    last_good_serves: last_good.is_some(),
+                });
             }
-            work.troubles.push(PolicyTrouble {
-                gateway: gateway.clone(),
-                service: draft.service.clone(),
-                spec: Arc::clone(spec),
-                failure,
-                last_good_serves: prepared.is_some(),
-            });
-            entries.push(Entry { spec: Arc::clone(spec), in_force, prepared });
+            entries.push(Entry { spec: Arc::clone(spec), prepared });
+        }
+        let is_whole = !draft.chain_rejected && entries.iter().all(|entry| entry.prepared.is_some());
+        if is_whole {
+            self.last_good.insert(key, entries.clone());
+        } else if let Some(last_good) = last_good {
+            work.specs.extend(last_good.iter().map(|entry| Arc::clone(&entry.spec)));
+            return Chain::new(last_good.clone());
         }
         Chain::new(entries)
     }
@@ -228,8 +210,7 @@ impl Assembler {
         self.rings.retain(|_, ring| ring.strong_count() > 0);
         let mut keys: Vec<PoolKey> = snapshot.pools.iter().map(|pool| pool.key).collect();
         keys.sort_unstable();
-        self.last_good.retain(|(key, ..), _| keys.binary_search(key).is_ok());
-        self.last_chains.retain(|key, _| keys.binary_search(key).is_ok());
+        self.last_good.retain(|key, _| keys.binary_search(key).is_ok());
     }
 }
 

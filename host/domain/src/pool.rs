@@ -86,9 +86,6 @@ impl Chain {
 pub struct Entry {
     /// What was asked for.
     pub spec: Arc<EntrySpec>,
-    /// What decides: the policy asked for, or the last good one of this place in the chain. `None`: left out, as there
-    /// never was a good one.
+    /// What decides. `None`: left out, as it is not ready and this pool never had a chain that was.
     pub prepared: Option<Arc<dyn Prepared>>,
-    /// What `prepared` was configured with: its own spec, which is an older one while a new policy fails to load.
-    pub in_force: Arc<EntrySpec>,
 }

@@ -144,7 +144,6 @@ fn route(route: &domain::route::Route) -> Value {
             json!({
                 "name": entry.spec.name.as_str(),
                 "digest": entry.prepared.as_ref().map(|prepared| prepared.digest().to_string()),
-                "asIsAsked": Arc::ptr_eq(&entry.spec, &entry.in_force) && entry.prepared.is_some(),
             })
         })
         .collect();

@@ -91,7 +91,7 @@ fn entry(library: &Library, name: &str) -> Entry {
         mode: Mode::Active,
     });
     let prepared = library.prepare_now(&spec).unwrap();
-    Entry { in_force: Arc::clone(&spec), spec, prepared: Some(prepared) }
+    Entry { spec, prepared: Some(prepared) }
 }
 
 fn pool(len: usize, entries: Vec<Entry>) -> Pool {

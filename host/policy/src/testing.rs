@@ -50,13 +50,13 @@ pub(crate) fn spec(name: &str, config: &str) -> EntrySpec {
 pub(crate) fn entry(spec: EntrySpec) -> Entry {
     let prepared: Arc<dyn Prepared> = LIBRARY.prepare_now(&spec).unwrap();
     let spec = Arc::new(spec);
-    Entry { in_force: Arc::clone(&spec), spec, prepared: Some(prepared) }
+    Entry { spec, prepared: Some(prepared) }
 }
 
 /// An entry whose policy never loaded.
 pub(crate) fn missing_entry(failure_mode: FailureMode) -> Entry {
     let spec = Arc::new(EntrySpec { failure_mode, ..spec("round-robin", "{}") });
-    Entry { in_force: Arc::clone(&spec), spec, prepared: None }
+    Entry { spec, prepared: None }
 }
 
 /// A pool of plain engines with this chain.

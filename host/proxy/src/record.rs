@@ -5,7 +5,7 @@
 //! else. Neither prompts nor headers nor tokens are kept anywhere.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,10 +88,15 @@ pub struct Recorder {
     log: explain::Pen,
 }
 
+/// Most earlier cells that one worker keeps, about 2 KiB each; beyond, the oldest are forgotten and a counter starts anew.
+const RETIRED_MAX: usize = 512;
+
 /// Cells that this worker has met. Dropping one from here, and from all requests that hold it, forgets it.
 #[derive(Debug, Default)]
 struct Known {
     pools: HashMap<PoolKey, Arc<PoolCells>, KeyHash>,
+    /// Earlier cells of pools that live on, oldest first: counters go on over a swap, and over the swap back.
+    retired: VecDeque<(PoolKey, Arc<PoolCells>)>,
     pairs: HashMap<(PoolKey, u32), Arc<PairCells>, KeyHash>,
     servers: HashMap<u32, Arc<ServerCells>, KeyHash>,
     incoming: HashMap<ModelName, Arc<cells::ModelCells>>,
@@ -138,7 +143,17 @@ impl Recorder {
         let mut slots: Vec<u32> = snapshot.endpoints.iter().map(|endpoint| endpoint.state.slot).collect();
         slots.sort_unstable();
         let lives = |slot: u32| slots.binary_search(&slot).is_ok();
-        known.pools.retain(|key, cells| keys.get(key).is_some_and(|pool| cells.labels.is_of(pool)));
+        // Of a pool that lives on with another chain or other endpoints, what was counted still counts.
+        let (current, changed) =
+            known.pools.drain().partition::<HashMap<_, _, KeyHash>, _>(|(key, cells)| {
+                keys.get(key).is_none_or(|pool| cells.labels.is_of(pool))
+            });
+        known.pools = current;
+        known.retired.extend(changed);
+        known.pools.retain(|key, _| keys.contains_key(key));
+        known.retired.retain(|(key, _)| keys.contains_key(key));
+        let surplus = known.retired.len().saturating_sub(RETIRED_MAX);
+        known.retired.drain(..surplus);
         known.pairs.retain(|(key, slot), _| keys.contains_key(key) && lives(*slot));
         known.servers.retain(|slot, _| lives(*slot));
         known.incoming.retain(|model, _| snapshot.gateway_by_model(model.as_str()).is_some());
@@ -203,8 +218,14 @@ impl Recorder {
         if let Some(cells) = known.pools.get(&pool.key).filter(|cells| cells.labels.is_of(pool)) {
             return Arc::clone(cells);
         }
-        let cells = self.board.pool(pool);
-        known.pools.insert(pool.key, Arc::clone(&cells));
+        let back = known.retired.iter().position(|(key, cells)| *key == pool.key && cells.labels.is_of(pool));
+        let cells = match back.and_then(|index| known.retired.remove(index)) {
+            Some((_, cells)) => cells,
+            None => self.board.pool(pool),
+        };
+        if let Some(old) = known.pools.insert(pool.key, Arc::clone(&cells)) {
+            known.retired.push_back((pool.key, old));
+        }
         cells
     }
 

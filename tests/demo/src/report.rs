@@ -30,7 +30,8 @@ struct Row {
 
 impl Row {
     fn of<'a>(played: impl Iterator<Item = &'a Played>) -> Self {
-        let first = Histogram::new(3).expect("three digits are allowed");
+        // Microseconds, up to ten minutes.
+        let first = Histogram::new_with_bounds(1, 600_000_000, 3).expect("these bounds are allowed");
         let mut row = Self { requests: 0, prompt: 0, cached: 0, first };
         for one in played.filter(|one| !one.is_lost()) {
             row.requests += 1;

@@ -88,16 +88,22 @@ fn without_a_last_good_one_the_entry_is_left_out_and_the_rest_serves() {
 }
 
 #[test]
-fn two_entries_of_one_policy_do_not_stand_in_for_each_other() {
+fn a_new_chain_comes_into_force_whole_or_not_at_all() {
     let (mut assembler, prepare) = (Assembler::default(), Preparer::default());
-    let chain = |first: &str, second: &str| {
-        one(vec![route("m", &[A], &[entry_with("p", first), entry_with("p", second)])])
+    let chain = |names: &[&str]| -> Draft {
+        let entries: Vec<_> = names.iter().map(|name| entry_with(name, name)).collect();
+        one(vec![route("m", &[A], &entries)])
     };
-    assembler.assemble(&chain("1", "2"), &prepare);
-    prepare.set("bad", Some(failure()));
-    let assembled = assembler.assemble(&chain("1", "bad"), &prepare);
-    let second = assembled.snapshot.pools[0].chain.entries[1].in_force.config.to_string();
-    assert_eq!(second, "2");
+    let names = |assembled: &Assembled| -> Vec<String> {
+        assembled.snapshot.pools[0].chain.entries.iter().map(|entry| entry.spec.name.to_string()).collect()
+    };
+    assert_eq!(names(&assembler.assemble(&chain(&["a", "b"]), &prepare)), ["a", "b"]);
+    prepare.set("slow", None);
+    let meanwhile = assembler.assemble(&chain(&["a", "slow"]), &prepare);
+    assert_eq!(names(&meanwhile), ["a", "b"], "never half of each");
+    assert_eq!(meanwhile.troubles.len(), 1);
+    prepare.states.lock().unwrap().clear();
+    assert_eq!(names(&assembler.assemble(&chain(&["a", "slow"]), &prepare)), ["a", "slow"]);
 }
 
 #[test]

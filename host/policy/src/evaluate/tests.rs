@@ -307,7 +307,7 @@ fn a_thousand_swaps_leave_one_instance_and_no_policy_behind() {
         let spec = Arc::new(spec("round-robin", &format!(r#"{{"pool":{{"generation":{swap}}}}}"#)));
         let prepared = library.prepare_now(&spec).unwrap();
         gone.push(Arc::downgrade(&prepared));
-        let entry = Entry { spec: Arc::clone(&spec), in_force: Arc::clone(&spec), prepared: Some(prepared) };
+        let entry = Entry { spec: Arc::clone(&spec), prepared: Some(prepared) };
         let pool = Arc::new(pool(3, vec![entry]));
         evaluator.retain(&[Arc::clone(&pool)]);
         library.retain(&[spec]);

@@ -209,7 +209,6 @@ fn more_instances_than_the_address_space_has_room_for_get_smaller_reservations()
     let library = Library::new(options).unwrap();
     let entry = Entry {
         spec: Arc::new(spec("round-robin", "{}")),
-        in_force: Arc::new(spec("round-robin", "{}")),
         prepared: Some(library.prepare_now(&spec("round-robin", "{}")).unwrap()),
     };
     let pool = pool(3, vec![entry]);

@@ -91,7 +91,7 @@ impl PoolLabels {
 
 fn entries(pool: &Pool) -> impl Iterator<Item = (&PolicyName, Option<Digest>)> {
     let entries = pool.chain.entries.iter();
-    entries.map(|entry| (&entry.in_force.name, entry.prepared.as_ref().map(|prepared| prepared.digest())))
+    entries.map(|entry| (&entry.spec.name, entry.prepared.as_ref().map(|prepared| prepared.digest())))
 }
 
 /// What one worker counts of a pool's decisions.
