@@ -1,0 +1,367 @@
+//! Swaps under load: how soon every worker decides with an edit, and whether anybody notices.
+//!
+//! Generations take turns. In a manifest edit, generation A is one policy over one half of the engines, B another policy over the
+//! other half: an answer that names the policy of one and an engine of the other is *mixed*. In a policy edit the file of a
+//! component is replaced: one component always decides, the other abstains and leaves it to the next of the chain.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tokio::task::JoinSet;
+
+use crate::beside_nginx::load::{Closed, Connection};
+use crate::beside_nginx::peers::{self, GatewayOptions, Peer};
+use crate::beside_nginx::prompts::{Prompts, Shape};
+use crate::beside_nginx::spread::{self, Bar, Spread, quantile, say};
+use crate::beside_nginx::{ENGINES, mock, wire};
+
+/// Clients. With so many, each of two workers has some.
+const CONNECTIONS: usize = 32;
+/// Share of what the gateway could answer that the load asks for.
+const LOAD: f64 = 0.6;
+/// An edit that is not in force by then never will be.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// `bench swap`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct SwapArgs {
+    /// The gateway's release binary
+    #[arg(long, value_name = "FILE", default_value = "target/release/wicketgate")]
+    gateway: PathBuf,
+    /// Where the policy components are
+    #[arg(long, value_name = "DIR", default_value = "target/policies")]
+    components: PathBuf,
+    /// Pairs of rounds, one with and one without swaps
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pairs: usize,
+    /// Swaps per round
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    swaps: usize,
+}
+
+/// Runs it. Returns whether every bar was reached.
+pub(crate) fn run(args: &SwapArgs) -> anyhow::Result<bool> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(measure(args))
+}
+
+async fn measure(args: &SwapArgs) -> anyhow::Result<bool> {
+    let engines = mock::start(ENGINES).await?;
+    let mut bars = Vec::new();
+    for edit in [Edit::manifest(&engines), Edit::policy(&engines, args)?] {
+        let gateway = edit.start(args).await?;
+        let most = capacity(&gateway).await?;
+        let rate = most * LOAD;
+        let quiet = Open::start(&gateway, &edit, CONNECTIONS as f64 * 20.0);
+        let idle = edit.swap(&gateway, &quiet, 50).await?;
+        quiet.finish().await;
+        let (mut with, mut without, mut added) = (Vec::new(), Vec::new(), Spread::default());
+        let (mut loaded, mut failed, mut mixed, mut answered) = (Vec::new(), 0, 0, 0);
+        for pair in 0..args.pairs {
+            let load = Open::start(&gateway, &edit, rate);
+            let start = Instant::now();
+            loaded.extend(edit.swap(&gateway, &load, args.swaps).await?);
+            let took = start.elapsed();
+            let swapped = load.finish().await;
+            let load = Open::start(&gateway, &edit, rate);
+            tokio::time::sleep(took).await;
+            let still = load.finish().await;
+            answered += swapped.micros.len() + still.micros.len();
+            failed += swapped.failed + still.failed;
+            mixed += swapped.mixed + still.mixed;
+            let (p99_with, p99_without) = (quantile(&swapped.micros, 0.99), quantile(&still.micros, 0.99));
+            say(format_args!(
+                "  pair {pair}: {took:.1?}, p99 {p99_with:.0} µs with swaps, {p99_without:.0} without"
+            ));
+            with.push(p99_with);
+            without.push(p99_without);
+            added.push((p99_with - p99_without) / 1e3);
+        }
+        let (idle, loaded): (Vec<f64>, Vec<f64>) = (sorted(idle), sorted(loaded));
+        let name = edit.name;
+        say(format_args!(
+            "{name}: {} swaps at {rate:.0} of {most:.0} requests per second, {answered} answers: {failed} failed, {mixed} mixed; in \
+             force everywhere after {:.1} ms (p99 {:.1}, most {:.1}) idle, {:.1} ms (p99 {:.1}, most {:.1}) under load; p99 of \
+             requests +{added} ms",
+            loaded.len(),
+            quantile(&idle, 0.5),
+            quantile(&idle, 0.99),
+            quantile(&idle, 1.0),
+            quantile(&loaded, 0.5),
+            quantile(&loaded, 0.99),
+            quantile(&loaded, 1.0),
+        ));
+        let bar = |what: &str, most, got, unit| Bar { what: format!("{name}: {what}"), most, got, unit };
+        bars.extend([
+            bar("in force everywhere, median", 100.0, quantile(&idle, 0.5), " ms"),
+            bar("in force everywhere, p99", 100.0, quantile(&idle, 0.99), " ms"),
+            bar("failed", 0.0, failed as f64, ""),
+            bar("mixed", 0.0, mixed as f64, ""),
+            bar("p99 added by swaps, median of pairs", 1.0, added.median(), " ms"),
+        ]);
+    }
+    Ok(spread::print_bars(&bars))
+}
+
+fn sorted(mut values: Vec<f64>) -> Vec<f64> {
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+/// Something that is edited to and fro.
+#[derive(Debug)]
+struct Edit {
+    name: &'static str,
+    /// The file, below the gateway's directory.
+    file: &'static str,
+    generations: [Generation; 2],
+    manifest: String,
+}
+
+/// One of the two.
+#[derive(Debug)]
+struct Generation {
+    content: Vec<u8>,
+    /// What `x-wicketgate-policy` says then.
+    policy: &'static str,
+    /// Endpoints it may choose.
+    engines: Vec<SocketAddr>,
+}
+
+impl Edit {
+    fn manifest(engines: &[SocketAddr]) -> Self {
+        let (a, b) = engines.split_at(engines.len() / 2);
+        let generation = |engines: &[SocketAddr], policy: &'static str| Generation {
+            content: peers::manifest(engines, &format!("policies: [{{name: {policy}}}]")).into_bytes(),
+            policy,
+            engines: engines.to_vec(),
+        };
+        Self {
+            name: "manifest edit",
+            file: "manifests/manifests.yaml",
+            generations: [generation(a, "round-robin"), generation(b, "least-in-flight")],
+            manifest: peers::manifest(a, "policies: [{name: round-robin}]"),
+        }
+    }
+
+    fn policy(engines: &[SocketAddr], args: &SwapArgs) -> anyhow::Result<Self> {
+        let component = |name: &str| {
+            let path = args.components.join(format!("{name}.wasm"));
+            std::fs::read(&path).with_context(|| format!("{}: `make policies` builds it", path.display()))
+        };
+        let chain = "policies: [{policyRef: swapped}, {name: least-in-flight}]";
+        let object = "---\napiVersion: production-stack.vllm.ai/v1alpha1\nkind: RoutingPolicy\nmetadata: {name: swapped}\n\
+                      spec:\n  source: {file: swapped.wasm}\n";
+        let generation = |name: &str, policy| {
+            Ok::<_, anyhow::Error>(Generation {
+                content: component(name)?,
+                policy,
+                engines: engines.to_vec(),
+            })
+        };
+        Ok(Self {
+            name: "policy file edit",
+            file: "policies/swapped.wasm",
+            // Without a session there is nothing that session affinity could do.
+            generations: [
+                generation("round-robin", "swapped")?,
+                generation("session-affinity", "least-in-flight")?,
+            ],
+            manifest: peers::manifest(engines, chain) + object,
+        })
+    }
+
+    async fn start(&self, args: &SwapArgs) -> anyhow::Result<Peer> {
+        let policies = match self.file.strip_prefix("policies/") {
+            Some(file) => vec![(file.to_owned(), self.generations[0].content.clone())],
+            None => Vec::new(),
+        };
+        let options = GatewayOptions {
+            binary: args.gateway.clone(),
+            manifest: self.manifest.clone(),
+            policies,
+            workers: 2,
+            core: None,
+            flags: vec!["--answer-headers".into()],
+        };
+        let gateway = peers::gateway(&options).await?;
+        // Both components are known afterwards.
+        let load = Open::start(&gateway, self, CONNECTIONS as f64 * 20.0);
+        self.swap(&gateway, &load, 4).await?;
+        load.finish().await;
+        Ok(gateway)
+    }
+
+    /// Edits `count` times (an even number ends where it began), each when the last is in force everywhere. Returns how long that
+    /// took, ms: from the rename to the first moment when every connection's latest answer was decided by the new generation.
+    async fn swap(&self, gateway: &Peer, load: &Open, count: usize) -> anyhow::Result<Vec<f64>> {
+        let mut taken = Vec::with_capacity(count);
+        for turn in 1..=count {
+            let wanted = turn % 2;
+            let scratch = gateway.directory.path().join("scratch");
+            std::fs::write(&scratch, &self.generations[wanted].content)?;
+            let start = Instant::now();
+            std::fs::rename(&scratch, gateway.directory.path().join(self.file))?;
+            while !load.shared.seen.iter().all(|seen| usize::from(seen.load(Relaxed)) == wanted) {
+                anyhow::ensure!(start.elapsed() < PATIENCE, "{}: swap {turn} is not in force", self.name);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            taken.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+        Ok(taken)
+    }
+}
+
+/// Answers per second of a closed loop.
+async fn capacity(gateway: &Peer) -> anyhow::Result<f64> {
+    let prompts = Arc::new(Prompts::render(shape()));
+    let load = Closed::start(gateway.address, &prompts, CONNECTIONS);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (start, before) = (Instant::now(), load.tally.answered.load(Relaxed));
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let answered = load.tally.answered.load(Relaxed) - before;
+    let rate = answered as f64 / start.elapsed().as_secs_f64();
+    anyhow::ensure!(load.tally.failed.load(Relaxed) == 0, "requests fail before any swap");
+    load.finish().await;
+    Ok(rate)
+}
+
+const fn shape() -> Shape {
+    Shape { named: false, ..Shape::conversation(1 << 10, 1_024) }
+}
+
+/// Clients that send at a rate, whatever the answers take.
+#[derive(Debug)]
+struct Open {
+    shared: Arc<Shared>,
+    clients: JoinSet<Vec<f64>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Generation of each connection's latest answer.
+    seen: Vec<AtomicU8>,
+    failed: AtomicU64,
+    mixed: AtomicU64,
+    stop: AtomicBool,
+    /// Policy and engines of each generation.
+    known: [(&'static str, Vec<String>); 2],
+}
+
+/// What a load saw.
+#[derive(Debug)]
+struct Seen {
+    /// Time to the whole answer, sorted, µs.
+    micros: Vec<f64>,
+    failed: u64,
+    mixed: u64,
+}
+
+impl Open {
+    fn start(gateway: &Peer, edit: &Edit, rate: f64) -> Self {
+        let known = |generation: &Generation| {
+            let engines = generation.engines.iter().map(|address| format!("http://{address}"));
+            (generation.policy, engines.collect())
+        };
+        let shared = Arc::new(Shared {
+            seen: (0..CONNECTIONS).map(|_| AtomicU8::new(u8::MAX)).collect(),
+            failed: AtomicU64::new(0),
+            mixed: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            known: [known(&edit.generations[0]), known(&edit.generations[1])],
+        });
+        let prompts = Arc::new(Prompts::render(shape()));
+        let interval = Duration::from_secs_f64(CONNECTIONS as f64 / rate);
+        let start = Instant::now();
+        let mut clients = JoinSet::new();
+        for index in 0..CONNECTIONS {
+            let first = start + interval.mul_f64(index as f64 / CONNECTIONS as f64);
+            let (shared, prompts) = (Arc::clone(&shared), Arc::clone(&prompts));
+            clients.spawn(client(index, gateway.address, Pace { next: first, interval }, prompts, shared));
+        }
+        Self { shared, clients }
+    }
+
+    async fn finish(self) -> Seen {
+        self.shared.stop.store(true, Relaxed);
+        let micros = sorted(self.clients.join_all().await.concat());
+        Seen { micros, failed: self.shared.failed.load(Relaxed), mixed: self.shared.mixed.load(Relaxed) }
+    }
+}
+
+/// When a client sends.
+#[derive(Debug)]
+struct Pace {
+    next: Instant,
+    interval: Duration,
+}
+
+impl Pace {
+    /// Waits for the next turn. Returns when it was due: a client that is late counts its delay.
+    async fn turn(&mut self) -> Instant {
+        let due = self.next;
+        self.next += self.interval;
+        if Instant::now() > due {
+            return due;
+        }
+        tokio::time::sleep_until(due.into()).await;
+        // The timer's grain is not the gateway's fault.
+        Instant::now()
+    }
+}
+
+async fn client(
+    index: usize,
+    target: SocketAddr,
+    mut pace: Pace,
+    prompts: Arc<Prompts>,
+    shared: Arc<Shared>,
+) -> Vec<f64> {
+    let mut micros = Vec::new();
+    let mut connection = None;
+    while !shared.stop.load(Relaxed) {
+        let due = pace.turn().await;
+        let Some(prompt) = prompts.take() else { break };
+        if connection.is_none() {
+            connection = Connection::open(target).await.ok();
+        }
+        let answer = match &mut connection {
+            Some(open) => open.exchange(prompt.bytes()).await,
+            None => Err(std::io::ErrorKind::NotConnected.into()),
+        };
+        match answer {
+            Ok(answer) if answer.is_ok() => {
+                micros.push(due.elapsed().as_secs_f64() * 1e6);
+                shared.judge(index, answer.head);
+            }
+            _ => {
+                shared.failed.fetch_add(1, Relaxed);
+                connection = None;
+            }
+        }
+        prompts.put_back(prompt);
+    }
+    micros
+}
+
+impl Shared {
+    /// Which generation decided, from what the answer says of itself.
+    fn judge(&self, index: usize, head: &[u8]) {
+        let policy = wire::header(head, "x-wicketgate-policy").unwrap_or_default();
+        let engine = wire::header(head, "x-wicketgate-endpoint").unwrap_or_default();
+        let engine = engine.trim_end_matches('/');
+        let of = self.known.iter().position(|(name, _)| *name == policy);
+        match of {
+            Some(of) if self.known[of].1.iter().any(|known| known == engine) => {
+                self.seen[index].store(of as u8, Relaxed);
+            }
+            _ => {
+                self.mixed.fetch_add(1, Relaxed);
+            }
+        }
+    }
+}
