@@ -74,8 +74,7 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
     let client = Rc::new(Client { watch: Rc::clone(&watch), dialect: speech.dialect });
     let service =
         service_fn(move |incoming| request::serve(Rc::clone(&worker), Rc::clone(&client), incoming));
-    let ended;
-    if is_h2 {
+    let ended = if is_h2 {
         watch.set_h2();
         let connection = http2::Builder::new(Local)
             .max_concurrent_streams(H2_STREAMS_MAX)
@@ -83,14 +82,14 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
             .initial_stream_window_size(H2_WINDOWS.0)
             .initial_connection_window_size(H2_WINDOWS.1)
             .serve_connection(TokioIo::new(io), service);
-        ended = drive(pin!(connection), &watch, |connection| connection.graceful_shutdown()).await;
+        drive(pin!(connection), &watch, |connection| connection.graceful_shutdown()).await
     } else {
         let connection = http1::Builder::new()
             .max_headers(HEADERS_MAX)
             .max_buf_size(READ_BUFFER_BYTES_MAX)
             .serve_connection(TokioIo::new(io), service);
-        ended = drive(pin!(connection), &watch, |connection| connection.graceful_shutdown()).await;
-    }
+        drive(pin!(connection), &watch, |connection| connection.graceful_shutdown()).await
+    };
     if ended == Ended::Orderly {
         linger(&watch).await;
     }
@@ -117,7 +116,7 @@ async fn linger(watch: &Watch) {
             let mut bytes = ReadBuf::new(&mut buffer);
             match Pin::new(&mut *watch.socket.borrow_mut()).poll_read(cx, &mut bytes) {
                 Poll::Ready(Ok(())) if !bytes.filled().is_empty() => {
-                    left = left.saturating_sub(bytes.filled().len())
+                    left = left.saturating_sub(bytes.filled().len());
                 }
                 Poll::Ready(_) => return Poll::Ready(()),
                 Poll::Pending => return timer.poll(cx),
