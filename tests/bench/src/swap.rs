@@ -1,8 +1,10 @@
 //! Swaps under load: how soon every worker decides with an edit, and whether anybody notices.
 //!
 //! Generations take turns. In a manifest edit, generation A is one policy over one half of the engines, B another policy over the
-//! other half: an answer that names the policy of one and an engine of the other is *mixed*. In a policy edit the file of a
-//! component is replaced: one component always decides, the other abstains and leaves it to the next of the chain.
+//! other half. While B's policy is being prepared, A's may decide over B's engines: the last good chain serves, whole, so that a
+//! new endpoint waits for no compiler. Never may B's policy choose an engine of A, or A's policy decide on a connection that B's
+//! has decided on: such an answer is *mixed*. In a policy edit the file of a component is replaced: one component always decides,
+//! the other abstains and leaves it to the next of the chain.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -56,55 +58,84 @@ async fn measure(args: &SwapArgs) -> anyhow::Result<bool> {
         let gateway = edit.start(args).await?;
         let most = capacity(&gateway).await?;
         let rate = most * LOAD;
+        say(format_args!("{}: {rate:.0} of {most:.0} requests per second", edit.name));
         let quiet = Open::start(&gateway, &edit, CONNECTIONS as f64 * 20.0);
-        let idle = edit.swap(&gateway, &quiet, 50).await?;
+        let idle = sorted(edit.swap(&gateway, &quiet, 50).await?);
         quiet.finish().await;
-        let (mut with, mut without, mut added) = (Vec::new(), Vec::new(), Spread::default());
-        let (mut loaded, mut failed, mut mixed, mut answered) = (Vec::new(), 0, 0, 0);
+        let mut sum = Sum::default();
         for pair in 0..args.pairs {
             let load = Open::start(&gateway, &edit, rate);
             let start = Instant::now();
-            loaded.extend(edit.swap(&gateway, &load, args.swaps).await?);
+            sum.loaded.extend(edit.swap(&gateway, &load, args.swaps).await?);
             let took = start.elapsed();
             let swapped = load.finish().await;
             let load = Open::start(&gateway, &edit, rate);
             tokio::time::sleep(took).await;
-            let still = load.finish().await;
-            answered += swapped.micros.len() + still.micros.len();
-            failed += swapped.failed + still.failed;
-            mixed += swapped.mixed + still.mixed;
-            let (p99_with, p99_without) = (quantile(&swapped.micros, 0.99), quantile(&still.micros, 0.99));
-            say(format_args!(
-                "  pair {pair}: {took:.1?}, p99 {p99_with:.0} µs with swaps, {p99_without:.0} without"
-            ));
-            with.push(p99_with);
-            without.push(p99_without);
-            added.push((p99_with - p99_without) / 1e3);
+            sum.add(pair, &swapped, &load.finish().await);
         }
-        let (idle, loaded): (Vec<f64>, Vec<f64>) = (sorted(idle), sorted(loaded));
-        let name = edit.name;
-        say(format_args!(
-            "{name}: {} swaps at {rate:.0} of {most:.0} requests per second, {answered} answers: {failed} failed, {mixed} mixed; in \
-             force everywhere after {:.1} ms (p99 {:.1}, most {:.1}) idle, {:.1} ms (p99 {:.1}, most {:.1}) under load; p99 of \
-             requests +{added} ms",
-            loaded.len(),
-            quantile(&idle, 0.5),
-            quantile(&idle, 0.99),
-            quantile(&idle, 1.0),
-            quantile(&loaded, 0.5),
-            quantile(&loaded, 0.99),
-            quantile(&loaded, 1.0),
-        ));
-        let bar = |what: &str, most, got, unit| Bar { what: format!("{name}: {what}"), most, got, unit };
-        bars.extend([
-            bar("in force everywhere, median", 100.0, quantile(&idle, 0.5), " ms"),
-            bar("in force everywhere, p99", 100.0, quantile(&idle, 0.99), " ms"),
-            bar("failed", 0.0, failed as f64, ""),
-            bar("mixed", 0.0, mixed as f64, ""),
-            bar("p99 added by swaps, median of pairs", 1.0, added.median(), " ms"),
-        ]);
+        sum.loaded = sorted(sum.loaded);
+        sum.report(edit.name, &idle);
+        bars.extend(sum.bars(edit.name, &idle));
     }
     Ok(spread::print_bars(&bars))
+}
+
+/// All pairs of one kind of edit.
+#[derive(Debug, Default)]
+struct Sum {
+    /// Time until each edit was in force everywhere, ms.
+    loaded: Vec<f64>,
+    answered: usize,
+    failed: u64,
+    mixed: u64,
+    undecided: u64,
+    between: u64,
+    /// p99 with swaps less p99 without, ms.
+    added: Spread,
+}
+
+impl Sum {
+    fn add(&mut self, pair: usize, swapped: &Seen, still: &Seen) {
+        for seen in [swapped, still] {
+            self.answered += seen.micros.len();
+            self.failed += seen.failed;
+            self.mixed += seen.mixed;
+            self.undecided += seen.undecided;
+            self.between += seen.between;
+        }
+        let (with, without) = (quantile(&swapped.micros, 0.99), quantile(&still.micros, 0.99));
+        say(format_args!("  pair {pair}: p99 {with:.0} µs with swaps, {without:.0} µs without"));
+        self.added.push((with - without) / 1e3);
+    }
+
+    fn report(&self, name: &str, idle: &[f64]) {
+        let Self { loaded, answered, failed, mixed, undecided, between, added } = self;
+        say(format_args!(
+            "{name}: {} swaps, {answered} answers: {failed} failed, {mixed} mixed, {undecided} by the last resort, {between} by the last good chain over new endpoints; p99 of \
+             requests +{added} ms",
+            loaded.len()
+        ));
+        for (when, taken) in [("hardly loaded", idle), ("under load", loaded)] {
+            let at = |share| quantile(taken, share);
+            say(format_args!(
+                "  in force everywhere, {when}: median {:.1} ms, p99 {:.1} ms, most {:.1} ms",
+                at(0.5),
+                at(0.99),
+                at(1.0)
+            ));
+        }
+    }
+
+    fn bars(&self, name: &str, idle: &[f64]) -> [Bar; 5] {
+        let bar = |what: &str, most, got, unit| Bar { what: format!("{name}: {what}"), most, got, unit };
+        [
+            bar("in force everywhere, median", 100.0, quantile(idle, 0.5), " ms"),
+            bar("in force everywhere, p99", 100.0, quantile(idle, 0.99), " ms"),
+            bar("failed", 0.0, self.failed as f64, ""),
+            bar("mixed, or by the last resort", 0.0, (self.mixed + self.undecided) as f64, ""),
+            bar("p99 added by swaps, median of pairs", 1.0, self.added.median(), " ms"),
+        ]
+    }
 }
 
 fn sorted(mut values: Vec<f64>) -> Vec<f64> {
@@ -153,7 +184,7 @@ impl Edit {
             let path = args.components.join(format!("{name}.wasm"));
             std::fs::read(&path).with_context(|| format!("{}: `make policies` builds it", path.display()))
         };
-        let chain = "policies: [{policyRef: swapped}, {name: least-in-flight}]";
+        let chain = "policies: [{policyRef: {name: swapped}}, {name: least-in-flight}]";
         let object = "---\napiVersion: production-stack.vllm.ai/v1alpha1\nkind: RoutingPolicy\nmetadata: {name: swapped}\n\
                       spec:\n  source: {file: swapped.wasm}\n";
         let generation = |name: &str, policy| {
@@ -205,6 +236,7 @@ impl Edit {
             let scratch = gateway.directory.path().join("scratch");
             std::fs::write(&scratch, &self.generations[wanted].content)?;
             let start = Instant::now();
+            load.shared.wanted.store(wanted as u8, Relaxed);
             std::fs::rename(&scratch, gateway.directory.path().join(self.file))?;
             while !load.shared.seen.iter().all(|seen| usize::from(seen.load(Relaxed)) == wanted) {
                 anyhow::ensure!(start.elapsed() < PATIENCE, "{}: swap {turn} is not in force", self.name);
@@ -247,6 +279,12 @@ struct Shared {
     seen: Vec<AtomicU8>,
     failed: AtomicU64,
     mixed: AtomicU64,
+    /// Generation that the latest edit asks for.
+    wanted: AtomicU8,
+    /// Answers of the last good chain over the new endpoints.
+    between: AtomicU64,
+    /// Answers that name no policy: the last resort decided.
+    undecided: AtomicU64,
     stop: AtomicBool,
     /// Policy and engines of each generation.
     known: [(&'static str, Vec<String>); 2],
@@ -259,6 +297,8 @@ struct Seen {
     micros: Vec<f64>,
     failed: u64,
     mixed: u64,
+    undecided: u64,
+    between: u64,
 }
 
 impl Open {
@@ -271,6 +311,9 @@ impl Open {
             seen: (0..CONNECTIONS).map(|_| AtomicU8::new(u8::MAX)).collect(),
             failed: AtomicU64::new(0),
             mixed: AtomicU64::new(0),
+            undecided: AtomicU64::new(0),
+            wanted: AtomicU8::new(0),
+            between: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             known: [known(&edit.generations[0]), known(&edit.generations[1])],
         });
@@ -289,7 +332,15 @@ impl Open {
     async fn finish(self) -> Seen {
         self.shared.stop.store(true, Relaxed);
         let micros = sorted(self.clients.join_all().await.concat());
-        Seen { micros, failed: self.shared.failed.load(Relaxed), mixed: self.shared.mixed.load(Relaxed) }
+        let load = |count: &AtomicU64| count.load(Relaxed);
+        let Shared { failed, mixed, undecided, between, .. } = &*self.shared;
+        Seen {
+            micros,
+            failed: load(failed),
+            mixed: load(mixed),
+            undecided: load(undecided),
+            between: load(between),
+        }
     }
 }
 
@@ -354,12 +405,28 @@ impl Shared {
         let policy = wire::header(head, "x-wicketgate-policy").unwrap_or_default();
         let engine = wire::header(head, "x-wicketgate-endpoint").unwrap_or_default();
         let engine = engine.trim_end_matches('/');
-        let of = self.known.iter().position(|(name, _)| *name == policy);
-        match of {
-            Some(of) if self.known[of].1.iter().any(|known| known == engine) => {
-                self.seen[index].store(of as u8, Relaxed);
+        if policy.is_empty() {
+            self.undecided.fetch_add(1, Relaxed);
+            return;
+        }
+        let wanted = usize::from(self.wanted.load(Relaxed));
+        let Some(of) = self.known.iter().position(|(name, _)| *name == policy) else {
+            self.mixed.fetch_add(1, Relaxed);
+            return;
+        };
+        let is_own = self.known[of].1.iter().any(|known| known == engine);
+        let is_new_here = usize::from(self.seen[index].load(Relaxed)) == wanted;
+        match (of == wanted, is_own) {
+            (true, true) => self.seen[index].store(of as u8, Relaxed),
+            (false, _) if is_new_here => {
+                self.mixed.fetch_add(1, Relaxed);
             }
-            _ => {
+            (false, true) => {}
+            // The last good chain over the new endpoints.
+            (false, false) => {
+                self.between.fetch_add(1, Relaxed);
+            }
+            (true, false) => {
                 self.mixed.fetch_add(1, Relaxed);
             }
         }

@@ -15,7 +15,7 @@ use super::wire;
 pub(crate) const CHUNK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// One event of a stream, in its frame of the chunked encoding.
-const CHUNK: &str = "a9\r\ndata: {\"id\":\"chatcmpl-bench\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\
+const CHUNK: &str = "aa\r\ndata: {\"id\":\"chatcmpl-bench\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\
     \"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\" word\"},\"finish_reason\":null}]}\n\n\r\n";
 const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n\
     transfer-encoding: chunked\r\n\r\n";
