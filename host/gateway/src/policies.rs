@@ -31,14 +31,14 @@ fn library() -> anyhow::Result<Library> {
 }
 
 fn check(file: &Path, config: &str) -> anyhow::Result<ExitCode> {
-    let component = policy::open(file).map_err(refused)?;
+    let component = policy::open(file).map_err(|failure| refused(&failure))?;
     let check = policy::check(&library()?, &component, config);
     say(format_args!("{}", report(&check).trim_end()));
     Ok(if check.failure.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn decide(file: &Path, scenario: &Path) -> anyhow::Result<ExitCode> {
-    let component = policy::open(file).map_err(refused)?;
+    let component = policy::open(file).map_err(|failure| refused(&failure))?;
     let text = std::fs::read(scenario).with_context(|| scenario.display().to_string())?;
     let scenario = Scenario::parse(&text).with_context(|| scenario.display().to_string())?;
     let decided = policy::run(&library()?, &component, &scenario)?;
@@ -46,8 +46,8 @@ fn decide(file: &Path, scenario: &Path) -> anyhow::Result<ExitCode> {
     Ok(if decided.answer.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn refused(failure: PrepareFailure) -> anyhow::Error {
-    let PrepareFailure { message, remedy, .. } = &failure;
+fn refused(failure: &PrepareFailure) -> anyhow::Error {
+    let PrepareFailure { message, remedy, .. } = failure;
     if remedy.is_empty() { anyhow::anyhow!("{message}") } else { anyhow::anyhow!("{message} ({remedy})") }
 }
 
