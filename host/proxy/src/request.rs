@@ -6,11 +6,13 @@ mod meaning;
 
 use std::convert::Infallible;
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use domain::failure::{Failure, FailureKind};
 use domain::outcome::Ending;
+use domain::pool::Pool;
 use domain::retry::Deadline;
 use domain::route::{ErrorFormat, Route};
 use http::header::CONNECTION;
@@ -115,7 +117,7 @@ async fn live(flight: &mut Flight, parts: &Parts, incoming: Incoming) -> Result<
     facts.seed = worker.router.borrow_mut().random();
     flight.connect_max = settings.timeouts.connect;
     let pin = match address.engine_id() {
-        Some(id) => Some(pinned(&route.pool, &id).ok_or_else(|| route_unavailable(&route))?),
+        Some(id) => Some(awake(&route.pool, &id).ok_or_else(|| route_unavailable(&route))?),
         None => None,
     };
     let to = Destination {
@@ -137,6 +139,13 @@ async fn live(flight: &mut Flight, parts: &Parts, incoming: Incoming) -> Result<
     drop(snapshot);
     let won = dispatch(flight, to, &facts, outgoing).await?;
     Ok(Served::Engine(Box::new(won), settings.timeouts.idle))
+}
+
+/// The endpoint that an engine id names, unless it sleeps.
+fn awake(pool: &Pool, id: &str) -> Option<u32> {
+    let index = pinned(pool, id)?;
+    let endpoint = pool.endpoint(index)?;
+    (!endpoint.spec.asleep && !endpoint.state.asleep.load(Relaxed)).then_some(index)
 }
 
 fn route_unavailable(route: &Route) -> FailureKind {

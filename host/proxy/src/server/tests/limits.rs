@@ -229,3 +229,45 @@ fn own_pages_answer_head_and_options_is_not_allowed() {
     assert!(raw.starts_with("HTTP/1.1 200 OK") && raw.ends_with("\r\n\r\n"), "{raw}");
     assert!(raw.contains("content-length: "), "{raw}");
 }
+
+#[test]
+fn an_engine_that_was_put_to_sleep_gets_nothing_until_it_is_woken() {
+    let engine = Engine::start();
+    let options = ServerOptions { engine_control: true, ..ServerOptions::default() };
+    let gateway = Gateway::start(|draft| vec![draft], &[&engine], options);
+    let id = crate::local::engine_id(&crate::fixture::endpoint(&engine.url(), ""));
+    let ask = |request: &[u8]| {
+        let mut client = gateway.connect();
+        client.write_all(request).unwrap();
+        client
+    };
+    let control = |path: &str| {
+        let mut client =
+            ask(format!("POST {path} HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n").as_bytes());
+        let mut served = engine.accept();
+        let line = served.read_request().line;
+        served.send(&ok("{}"));
+        let answer = read_answer(&mut client);
+        assert_eq!((answer.status, answer.body.as_slice()), (200, br#"{"status":"success"}"#.as_slice()));
+        line
+    };
+    assert_eq!(control(&format!("/sleep?id={id}&level=1")), "POST /sleep?level=1 HTTP/1.1");
+    assert_eq!(read_answer(&mut ask(&chat("m", "x"))).status, 503);
+    let pinned = post(&format!("/v1/completions?id={id}"), "", r#"{"model":"m"}"#);
+    assert_eq!(read_answer(&mut ask(&pinned)).status, 503, "nor when it is asked for by its id");
+
+    control(&format!("/wake_up?id={id}"));
+    let mut client = ask(&chat("m", "x"));
+    let mut served = engine.accept();
+    served.read_request();
+    served.send(&ok("{}"));
+    assert_eq!(read_answer(&mut client).status, 200);
+}
+
+#[test]
+fn engine_control_is_off_unless_it_is_switched_on() {
+    let gateway = Gateway::of(&[]);
+    let mut client = gateway.connect();
+    client.write_all(b"POST /sleep?id=1 HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n").unwrap();
+    assert_eq!(read_answer(&mut client).status, 403);
+}
