@@ -265,7 +265,10 @@ impl Gateway {
     pub async fn metric_sum(&self, prefix: &str) -> f64 {
         let page = self.admin_page("/metrics").await.text();
         let samples = page.lines().filter(|line| line.starts_with(prefix));
-        samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        // Not `sum`: that of nothing is minus zero.
+        samples
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .fold(0.0, |sum, value| sum + value)
     }
     /// Polls the metrics page until `wanted` holds for the sum of all samples that start with `prefix`.
     pub async fn metric_until(&self, prefix: &str, wanted: impl Fn(f64) -> bool) -> f64 {

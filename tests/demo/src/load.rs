@@ -100,7 +100,7 @@ impl Load {
                     process.published_after(from).await;
                     say(format_args!(
                         "        gateway.yaml edited: {:?} is in force after {:.0} ms, with {} requests in flight",
-                        PHASES[phase], edited.elapsed().as_secs_f64() * 1e3, process.metric_sum("wicketgate_inflight_requests").await,
+                        PHASES[phase], edited.elapsed().as_secs_f64() * 1e3, process.metric_sum("wicketgate_requests_in_flight").await,
                     ));
                 }
             }

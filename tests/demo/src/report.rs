@@ -110,7 +110,9 @@ async fn policies(played: &[Played], gateway: &Gateway) {
     let sum = |metric: &str, policy: &str| -> f64 {
         let label = format!("policy=\"{policy}\"");
         let samples = page.lines().filter(|line| line.starts_with(metric) && line.contains(&label));
-        samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        samples
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .fold(0.0, |sum, value| sum + value)
     };
     for policy in ["session-affinity", "prefix-hash", "gpu-load-aware", "round-robin"] {
         let seconds = sum("wicketgate_policy_decision_seconds_sum", policy);
