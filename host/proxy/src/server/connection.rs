@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::io::{ClientIo, Socket, Wire};
-use super::watch::{Order, Watch, poll_dropped};
+use super::watch::{Order, Watch};
 use super::worker::Worker;
 use crate::request;
 use crate::respond::Dialect;
@@ -67,7 +67,9 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
     let mut opening = pin!(open(socket, &watch, speech.tls));
     let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {
         Poll::Ready(opened) => Poll::Ready(opened),
-        Poll::Pending => poll_dropped(&watch, cx).map(|()| None),
+        // Whatever it is told, a connection without a request has nothing to finish.
+        Poll::Pending if watch.poll_order(cx).is_some() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
     })
     .await;
     let Some((io, is_h2)) = opened else { return };

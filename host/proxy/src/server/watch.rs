@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -226,11 +226,6 @@ impl Watches {
             }
         }
     }
-}
-
-/// Ready when the connection has been told to be dropped.
-pub(super) fn poll_dropped(watch: &Watch, cx: &mut Context<'_>) -> Poll<()> {
-    if watch.poll_order(cx) == Some(Order::Drop) { Poll::Ready(()) } else { Poll::Pending }
 }
 
 #[cfg(test)]
