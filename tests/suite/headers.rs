@@ -10,6 +10,8 @@ use http::Method;
 use serde_json::json;
 
 const CHAT: &str = "/v1/chat/completions";
+/// A header line, or none.
+type Line<'a> = Option<(&'a str, &'a str)>;
 
 /// D10
 #[tokio::test]
@@ -30,7 +32,7 @@ async fn request_ids_are_echoed_on_every_answer_and_reach_the_engine() {
         chat("x", "x").to_string(),
     );
     let fine = chat("m", "hi").to_string();
-    let cases: [(&str, &str, Option<(&str, &str)>, &str, u16); 11] = [
+    let cases: [(&str, &str, Line<'_>, &str, u16); 11] = [
         ("POST", CHAT, None, &fine, 200),
         ("POST", CHAT, None, &broken, 400),
         ("POST", CHAT, None, &unknown, 404),

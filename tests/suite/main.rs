@@ -1,12 +1,17 @@
 //! The acceptance suite: the real binary over a directory of manifests, with simulated and real engines behind it and
 //! real clients before it. Each test is a sentence; the scenario that it holds stands first in its documentation.
 
+#![expect(clippy::unwrap_used, reason = "what is not as a test expects fails it")]
+
+mod cli;
 mod errors;
 mod failover;
 mod headers;
 mod manifests;
 mod network;
+mod policies;
 mod prefix;
+mod real;
 mod routing;
 mod streaming;
 mod surface;

@@ -71,7 +71,7 @@ async fn turns_of_a_conversation_find_their_history_in_the_engines_cache() {
     let engines = engines(3, &config).await;
     let manifest = Manifest::new().gateway("routeStrategy: PrefixHash").model("m", urls(&engines));
     let gateway = Gateway::ready(Options::manifest(manifest.yaml())).await;
-    let (mut cached, mut history) = (0, 0);
+    let (mut cached, mut history, mut believed) = (0, 0, 0);
     for conversation in 0..6 {
         let mut messages = vec![json!({"role": "system", "content": text(conversation, 1_500)})];
         for turn in 0..6 {
@@ -81,6 +81,9 @@ async fn turns_of_a_conversation_find_their_history_in_the_engines_cache() {
             if turn > 0 {
                 cached += usage["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();
                 history += usage["prompt_tokens"].as_u64().unwrap() - 100;
+                let id = answer.header("x-request-id").unwrap();
+                let page = gateway.admin_page(&format!("/explain/{id}")).await.json();
+                believed += page["decisions"][0]["cached_tokens"].as_u64().unwrap();
             }
             messages.push(
                 json!({"role": "assistant", "content": answer.json()["choices"][0]["message"]["content"]}),
@@ -88,6 +91,8 @@ async fn turns_of_a_conversation_find_their_history_in_the_engines_cache() {
         }
     }
     assert!(cached as f64 >= 0.9 * history as f64, "{cached} of {history} tokens of history were found");
+    let ratio = believed as f64 / cached as f64;
+    assert!((0.7..1.3).contains(&ratio), "{believed} believed, {cached} found");
 }
 
 /// D04
