@@ -17,7 +17,7 @@ use crate::kind::{
     RoutingPolicy, SpeculativeDecoding, StaticRoute,
 };
 use crate::object::{Body, Kind, Object, ObjectKey, Source, name_of};
-use facts::{KeyFacts, PodFacts, ServiceFacts, SliceFacts};
+use facts::{KeyFacts, PodFacts, ServiceFacts, SliceFacts, Texts};
 
 /// One thing that is different now.
 #[derive(Clone, Debug)]
@@ -104,6 +104,8 @@ pub struct Bundle {
     pub asleep: HashSet<EndpointId>,
     /// Which service a slice belongs to, to find it again.
     slice_owners: HashMap<ObjectName, ObjectName>,
+    /// What pods and slices share.
+    texts: Texts,
 }
 
 impl Bundle {
@@ -172,13 +174,14 @@ impl Bundle {
                 put(&mut self.secrets, name, &Arc::new(KeyFacts::of_secret(value)), object);
             }
             Body::Pod(value) => {
-                let facts = PodFacts::of(name.clone(), value);
+                let facts = PodFacts::of(&name, value, &mut self.texts);
                 self.pods.insert(name, Held { value: Arc::new(facts), source });
             }
             Body::EndpointSlice(value) => {
                 self.remove_slice(&name);
                 if let Some(owner) = SliceFacts::owner(value, &name_of(&value.metadata)) {
-                    let held = Held { value: Arc::new(SliceFacts::of(&name, value)), source };
+                    let held =
+                        Held { value: Arc::new(SliceFacts::of(&name, value, &mut self.texts)), source };
                     self.slices.entry(owner.clone()).or_default().insert(name.clone(), held);
                     self.slice_owners.insert(name, owner);
                 }

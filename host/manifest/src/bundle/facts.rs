@@ -1,7 +1,6 @@
 //! What matters of core objects, in the form that lowering copies.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use domain::name::ObjectName;
@@ -70,25 +69,25 @@ impl SliceFacts {
         Some(ObjectName::new(Arc::clone(&name.namespace), service.as_str()))
     }
 
-    pub(crate) fn of(name: &ObjectName, slice: &EndpointSlice) -> Self {
+    pub(crate) fn of(name: &ObjectName, slice: &EndpointSlice, texts: &mut Texts) -> Self {
         let ports = slice.ports.iter().flatten().filter_map(|port| {
             let number = u16::try_from(port.port?).ok().filter(|number| *number > 0)?;
             Some((port.name.as_deref().unwrap_or_default().into(), number))
         });
-        let endpoints = slice.endpoints.iter().filter_map(|endpoint| SliceEndpoint::of(name, endpoint));
+        let endpoints =
+            slice.endpoints.iter().filter_map(|endpoint| SliceEndpoint::of(name, endpoint, texts));
         Self { is_ipv6: slice.address_type == "IPv6", ports: ports.collect(), endpoints: endpoints.collect() }
     }
 }
 
 impl SliceEndpoint {
-    fn of(slice: &ObjectName, endpoint: &Endpoint) -> Option<Self> {
+    fn of(slice: &ObjectName, endpoint: &Endpoint, texts: &mut Texts) -> Option<Self> {
         let conditions = endpoint.conditions.as_ref();
         let is_ready = conditions.and_then(|c| c.ready).unwrap_or(true);
         let is_terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
         let pod = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
         let pod = pod.and_then(|target| {
-            let namespace =
-                target.namespace.as_deref().map_or_else(|| Arc::clone(&slice.namespace), Into::into);
+            let namespace = texts.share(target.namespace.as_deref().unwrap_or(&slice.namespace));
             let name = ObjectName::new(namespace, target.name.as_deref()?);
             Some((name, target.uid.as_deref().unwrap_or_default().into()))
         });
@@ -97,8 +96,8 @@ impl SliceEndpoint {
             address: endpoint.addresses.first()?.as_str().into(),
             is_routable: is_ready && !is_terminating,
             pod,
-            node: endpoint.node_name.as_deref().unwrap_or_default().into(),
-            zone: endpoint.zone.as_deref().unwrap_or_default().into(),
+            node: texts.share(endpoint.node_name.as_deref().unwrap_or_default()),
+            zone: texts.share(endpoint.zone.as_deref().unwrap_or_default()),
         })
     }
 }
@@ -129,7 +128,7 @@ pub struct PodFacts {
 }
 
 impl PodFacts {
-    pub(crate) fn of(name: ObjectName, pod: &Pod) -> Self {
+    pub(crate) fn of(name: &ObjectName, pod: &Pod, texts: &mut Texts) -> Self {
         let (spec, status) = (pod.spec.as_ref(), pod.status.as_ref());
         let labels: BTreeMap<Box<str>, Box<str>> = pod
             .metadata
@@ -138,10 +137,11 @@ impl PodFacts {
             .flatten()
             .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
             .collect();
-        let shown = labels
+        let shown: Labels = labels
             .iter()
             .filter(|(key, _)| is_shown(key))
-            .map(|(key, value)| ((&**key).into(), (&**value).into()));
+            .map(|(key, value)| (texts.share(key), texts.share(value)))
+            .collect();
         let phase = status.and_then(|status| status.phase.as_deref());
         let conditions = status.and_then(|status| status.conditions.as_ref());
         let is_ready = conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
@@ -152,15 +152,15 @@ impl PodFacts {
             ports.filter(|port| port.name.as_deref() == Some("http")).map(|port| port.container_port).next();
         Self {
             uid: pod.metadata.uid.as_deref().unwrap_or_default().into(),
-            shown: shown.collect(),
-            node: spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default().into(),
+            shown,
+            node: texts.share(spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()),
             address: status.and_then(|s| s.pod_ip.as_deref()).filter(|ip| !ip.is_empty()).map(Into::into),
             http_port: http.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0),
             is_routable: is_ready && !is_gone && phase == Some("Running"),
             is_gone,
             is_asleep: labels.get(SLEEPING).is_some_and(|value| **value == *"true"),
             labels,
-            name,
+            name: ObjectName::new(texts.share(&name.namespace), Arc::clone(&name.name)),
         }
     }
 }
@@ -221,10 +221,30 @@ impl KeyFacts {
     }
 }
 
-/// Host and authority of an address: IPv6 takes brackets in the latter.
+/// Authority of an address, which is an IP address or a host name: IPv6 takes brackets.
 pub(crate) fn authority(address: &str, port: u16) -> String {
-    match address.parse::<IpAddr>() {
-        Ok(IpAddr::V6(_)) => format!("[{address}]:{port}"),
-        _ => format!("{address}:{port}"),
+    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+}
+
+/// Texts that many objects share, kept once: labels, nodes and zones of thousands of pods are few.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Texts {
+    known: HashSet<Arc<str>>,
+}
+
+impl Texts {
+    /// Most texts that are kept; beyond, sharing starts anew.
+    const TEXTS_MAX: usize = 65_536;
+
+    pub(crate) fn share(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.known.get(text) {
+            return Arc::clone(known);
+        }
+        if self.known.len() >= Self::TEXTS_MAX {
+            self.known.clear();
+        }
+        let text: Arc<str> = text.into();
+        self.known.insert(Arc::clone(&text));
+        text
     }
 }

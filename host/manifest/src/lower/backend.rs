@@ -122,10 +122,11 @@ impl<'a> Lowering<'a> {
         let Some(port) = self.service_port(about, object.port, &name, &service.value) else {
             return Vec::new();
         };
-        let mut found = Found::default();
         // Of a service with both address families each pod is one engine: IPv4 goes first, the pod's uid tells.
         let mut slices: Vec<&SliceFacts> = slices.values().map(|held| &*held.value).collect();
         slices.sort_by_key(|slice| slice.is_ipv6);
+        let is_dual = slices.first().map(|slice| slice.is_ipv6) != slices.last().map(|slice| slice.is_ipv6);
+        let mut found = Found::new(slices.iter().map(|slice| slice.endpoints.len()).sum(), is_dual);
         for slice in slices {
             let Some(number) = port.on(slice) else { continue };
             for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.is_routable) {
@@ -227,7 +228,7 @@ impl<'a> Lowering<'a> {
                 remedy,
             );
         }
-        let mut found = Found::default();
+        let mut found = Found::new(pods.len(), false);
         for pod in pods.into_iter().filter(|pod| pod.is_routable) {
             let Some(address) = &pod.address else { continue };
             let port = object.port.or(pod.http_port).unwrap_or(DEFAULT_PORT);
@@ -277,7 +278,7 @@ impl<'a> Lowering<'a> {
             let message = "kind Static needs urls";
             self.report.error(self.bundle, about, FIELD, "InvalidReference", message, "add backendRef.urls");
         }
-        let mut found = Found::default();
+        let mut found = Found::new(object.urls.len(), false);
         for (index, entry) in object.urls.iter().enumerate() {
             let field = format!("spec.backendRef.urls[{index}]");
             match url::parse(entry.url()) {
@@ -393,19 +394,28 @@ impl Port<'_> {
 }
 
 /// Endpoints found so far; each URL, and each pod and port, once.
-#[derive(Default)]
 struct Found {
     endpoints: Vec<Arc<EndpointSpec>>,
     urls: HashSet<Arc<str>>,
-    pods: HashSet<(Arc<str>, u16)>,
+    pods: Option<HashSet<(Arc<str>, u16)>>,
 }
 
 impl Found {
+    /// Room for about `count` endpoints. Pods are told apart only where one may come under two addresses.
+    fn new(count: usize, is_dual: bool) -> Self {
+        let pods = is_dual.then(|| HashSet::with_capacity(count));
+        Self { endpoints: Vec::with_capacity(count), urls: HashSet::with_capacity(count), pods }
+    }
+
     /// Returns whether it was new.
     fn add(&mut self, spec: EndpointSpec) -> bool {
         let is_new = self.urls.insert(Arc::clone(&spec.id.url))
-            && (spec.id.pod_uid.is_empty()
-                || self.pods.insert((Arc::clone(&spec.id.pod_uid), spec.target.port)));
+            && match &mut self.pods {
+                Some(pods) if !spec.id.pod_uid.is_empty() => {
+                    pods.insert((Arc::clone(&spec.id.pod_uid), spec.target.port))
+                }
+                _ => true,
+            };
         if is_new {
             self.endpoints.push(Arc::new(spec));
         }
