@@ -90,14 +90,15 @@ struct Ranking<'a> {
 impl Ranking<'_> {
     /// Looks at the scores of the endpoints from `start` on.
     fn look(&mut self, start: usize, scores: &[f32]) {
-        let bar = self.bar();
+        let mut bar = self.bar();
         // No comparison with NaN holds, so endpoints without a score never pass.
         if !scores.iter().fold(false, |found, score| found | (*score >= bar)) {
             return;
         }
         for (offset, score) in scores.iter().enumerate() {
-            if *score >= self.bar() {
+            if *score >= bar {
                 self.offer(start + offset, *score);
+                bar = self.bar();
             }
         }
     }
