@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what is not as a test expects fails it")]
 
+mod abuse;
 mod cli;
 mod errors;
 mod failover;

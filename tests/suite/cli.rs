@@ -1,0 +1,212 @@
+//! The command line: what people ask of the binary without serving.
+
+use std::path::Path;
+use std::process::Output;
+
+use engine::http::Config;
+use harness::client;
+use harness::fleet::{chat, engines, urls};
+use harness::gateway::{Gateway, Options, binary, root};
+use harness::manifests::Manifest;
+use serde_json::Value;
+use tokio::process::Command;
+
+/// Runs the binary to its end.
+async fn run(args: &[&str]) -> Output {
+    Command::new(binary()).args(args).output().await.expect("the binary runs")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("it ended by itself")
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+/// `check`: 0 and a summary where all is well, 1 and `file:line:column: what` where something would not be in force.
+#[tokio::test]
+async fn check_points_at_what_is_wrong_and_says_so_by_its_exit_code() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("m.yaml");
+    let good = Manifest::new().model("m", ["http://127.0.0.1:1"]).yaml();
+    std::fs::write(&file, &good).unwrap();
+    let output = run(&["check", text(directory.path())]).await;
+    assert_eq!(
+        (code(&output), out(&output).trim()),
+        (0, "1 gateways, 1 routes, 1 endpoints: 0 errors, 0 warnings")
+    );
+
+    std::fs::write(&file, good.replace("modelName: \"m\"", "modelName: [m]")).unwrap();
+    let output = run(&["check", text(directory.path())]).await;
+    let line = good.lines().position(|line| line.contains("modelName")).unwrap() + 1;
+    assert_eq!(code(&output), 1, "{}", out(&output));
+    assert!(out(&output).contains(&format!("m.yaml:{line}:")), "{}", out(&output));
+    assert!(
+        out(&output).contains("error: InferenceService default/svc-0: spec.modelName"),
+        "{}",
+        out(&output)
+    );
+
+    std::fs::write(&file, good.replace("  routes:", "  rutes:")).unwrap();
+    let output = run(&["check", text(directory.path())]).await;
+    assert_eq!(code(&output), 0, "warnings alone do not fail: {}", out(&output));
+    assert!(out(&output).contains("warning") && out(&output).contains("spec.rutes"), "{}", out(&output));
+
+    let output = run(&["check", "--format", "json", text(directory.path())]).await;
+    let page: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let findings = page["findings"].as_array().unwrap();
+    assert!(
+        findings.iter().any(|finding| finding["field"] == "spec.rutes" && finding["remedy"] != ""),
+        "{page}"
+    );
+
+    let output = run(&["check", text(&directory.path().join("nowhere"))]).await;
+    assert_eq!(code(&output), 1);
+    assert!(err(&output).contains("is no directory"), "{}", err(&output));
+}
+
+/// `explain`: the latest requests, one of them by its id, and 1 for one that is not known.
+#[tokio::test]
+async fn explain_says_why_a_request_went_where_it_went() {
+    let engines = engines(2, &Config::default()).await;
+    let manifest = Manifest::new().gateway("routeStrategy: round-robin").model("m", urls(&engines));
+    let gateway = Gateway::ready(Options::manifest(manifest.yaml())).await;
+    let body = chat("m", "hi").to_string();
+    let headers = [("x-request-id", "request-7")];
+    let answer = client::post(gateway.data, "/v1/chat/completions", &headers, body).await;
+    assert_eq!(answer.status, 200);
+    let admin = gateway.admin.to_string();
+
+    let output = run(&["explain", "request-7", "--admin", &admin]).await;
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    let page: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let decision = &page["decisions"][0];
+    assert!(decision.to_string().contains("round-robin"), "{decision}");
+    assert!(decision.to_string().contains(&format!("http://{}", answer.engine())), "{decision}");
+    let output = run(&["explain", "--admin", &admin]).await;
+    assert!(out(&output).contains("request-7"), "{}", out(&output));
+    let output = run(&["explain", "request-8", "--admin", &admin]).await;
+    assert_eq!(code(&output), 1, "{}", out(&output));
+    let output = run(&["explain", "a request", "--admin", &admin]).await;
+    assert_eq!(code(&output), 1);
+    drop(gateway);
+    let output = run(&["explain", "--admin", &admin]).await;
+    assert_eq!(code(&output), 1);
+    assert!(err(&output).contains("no gateway answers on"), "{}", err(&output));
+}
+
+/// `crds`: one definition per kind, on paper or in files.
+#[tokio::test]
+async fn crds_prints_one_definition_per_kind() {
+    let output = run(&["crds"]).await;
+    assert_eq!(code(&output), 0);
+    let printed = out(&output);
+    let kinds = [
+        "InferenceGateway",
+        "InferenceService",
+        "InferenceCache",
+        "RoutingPolicy",
+        "StaticRoute",
+        "PrefillDecodingDisaggregation",
+        "SpeculativeDecoding",
+        "ModelPlacement",
+    ];
+    for kind in kinds {
+        assert!(printed.contains(&format!("kind: {kind}\n")), "{kind}");
+    }
+    assert_eq!(printed.matches("kind: CustomResourceDefinition").count(), kinds.len());
+    let directory = tempfile::tempdir().unwrap();
+    assert_eq!(code(&run(&["crds", "--out", text(directory.path())]).await), 0);
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), kinds.len());
+}
+
+/// `policy check` and `policy list`: what a component is, and whether it would serve.
+#[tokio::test]
+async fn policy_check_says_what_a_component_is_and_whether_it_would_serve() {
+    let output = run(&["policy", "list"]).await;
+    assert_eq!(
+        out(&output).lines().collect::<Vec<_>>(),
+        ["gpu-load-aware", "least-in-flight", "load-aware", "prefix-hash", "round-robin", "session-affinity"]
+    );
+    let file = |name: &str| root().join(format!("target/policies/{name}.wasm"));
+    for component in [text(&file("prefix-hash")), "prefix-hash"] {
+        let output = run(&["policy", "check", component]).await;
+        assert_eq!(code(&output), 0, "{}", err(&output));
+        for expected in
+            ["prefix-hash 0.1.0", "cached-tokens", "evictionThreshold", "pure", "verdict      would serve"]
+        {
+            assert!(out(&output).contains(expected), "{expected}: {}", out(&output));
+        }
+    }
+    let config = r#"{"balance": "much"}"#;
+    let output = run(&["policy", "check", "prefix-hash", "--config", config]).await;
+    assert_eq!(code(&output), 1);
+    assert!(out(&output).contains("ConfigRejected") && out(&output).contains("balance"), "{}", out(&output));
+    let refused = [
+        ("wrong-world", "WrongWorld"),
+        ("future-version", "version 9.0.0"),
+        ("ungranted-import", "wasi:clocks"),
+        ("unknown-signal", "phase-of-the-moon"),
+        ("forbidden-header", "authorization"),
+    ];
+    for (name, expected) in refused {
+        let output = run(&["policy", "check", text(&file(&format!("testing/{name}")))]).await;
+        assert_eq!(code(&output), 1, "{name}");
+        assert!(
+            out(&output).contains(expected) && out(&output).contains("refused"),
+            "{name}: {}",
+            out(&output)
+        );
+    }
+    let output = run(&["policy", "check", "no-such-policy"]).await;
+    assert_eq!(code(&output), 1);
+    assert!(err(&output).contains("no-such-policy"), "{}", err(&output));
+}
+
+/// `policy run`: one decision over a fleet that a file describes.
+#[tokio::test]
+async fn policy_run_takes_one_decision_and_gives_its_reasons() {
+    let directory = tempfile::tempdir().unwrap();
+    let scenario = directory.path().join("scenario.json");
+    let policy = root().join("target/policies/least-in-flight.wasm");
+    let fleet = r#"{"pool": {"endpoints": [{"url": "http://a"}, {"url": "http://b"}, {"url": "http://c"}]},
+        "columns": {"inflight": [3, 1, 2]}}"#;
+    std::fs::write(&scenario, fleet).unwrap();
+    let output = run(&["policy", "run", text(&policy), "--scenario", text(&scenario)]).await;
+    assert_eq!(code(&output), 0, "{}{}", out(&output), err(&output));
+    assert!(out(&output).contains("http://b") && out(&output).contains("fuel"), "{}", out(&output));
+    std::fs::write(&scenario, "{").unwrap();
+    let output = run(&["policy", "run", text(&policy), "--scenario", text(&scenario)]).await;
+    assert_eq!(code(&output), 1);
+    assert!(err(&output).contains("scenario.json"), "{}", err(&output));
+}
+
+/// Flags: what cannot be meant is refused before anything starts.
+#[tokio::test]
+async fn bad_flags_end_with_a_usage_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let manifests = text(directory.path());
+    let cases: [(&[&str], &str); 6] = [
+        (&["serve"], "--manifests"),
+        (&["serve", "--bogus"], "--bogus"),
+        (&["serve", "--manifests", manifests, "--listen", "nowhere"], "nowhere"),
+        (&["serve", "--manifests", manifests, "--workers", "0"], "--workers"),
+        (&["serve", "--manifests", manifests, "--drain-delay", "5"], "no duration"),
+        (&["serve", "--manifests", manifests, "--listen-tls", "127.0.0.1:0"], "--tls-cert"),
+    ];
+    for (args, expected) in cases {
+        let output = run(args).await;
+        assert_eq!(code(&output), 2, "{args:?}: {}", err(&output));
+        assert!(err(&output).contains(expected), "{args:?}: {}", err(&output));
+    }
+    assert!(out(&run(&["--version"]).await).starts_with("wicketgate "));
+}

@@ -1,0 +1,81 @@
+//! A real engine, llama.cpp's own HTTP server, behind the gateway, and the official `openai` client before it.
+
+use harness::client;
+use harness::fleet::until;
+use harness::gateway::{Gateway, Options};
+use harness::manifests::Manifest;
+use harness::python::{LlamaCpp, openai_case};
+use http::Method;
+use serde_json::json;
+
+const MODEL: &str = "tiny-random";
+
+/// A sample of llama.cpp's metrics page.
+async fn sample(server: &LlamaCpp, name: &str) -> f64 {
+    let address = server.url.strip_prefix("http://").unwrap().parse().unwrap();
+    let page = client::get(address, "/metrics").await.text();
+    let line = page.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {page}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+async fn gateway_before(server: &LlamaCpp) -> Gateway {
+    let manifest = Manifest::new().gateway("errorFormat: OpenAI").model(MODEL, [&server.url]);
+    Gateway::ready(Options::manifest(manifest.yaml())).await
+}
+
+/// A real engine: chat, stream with usage, completions, the model list, a 400 of the engine's own, an unknown model.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn official_client_talks_to_a_real_engine_through_the_gateway() {
+    let server = LlamaCpp::start(MODEL, &[]).await;
+    let gateway = gateway_before(&server).await;
+    for case in ["chat", "stream", "completions", "models", "bad_request", "unknown_model"] {
+        openai_case(&gateway.url(), MODEL, case).await;
+    }
+    let generated = format!("vllm:output_tokens_total{{server=\"{}\",model=\"{MODEL}\"}}", server.url);
+    let tokens = gateway.metric(&generated).await;
+    assert_eq!(tokens, Some(8.0 + 8.0 + 4.0), "the engine's own usage is counted");
+    // The page is read, under llama.cpp's own names.
+    let age = format!("wicketgate_engine_reading_age_seconds{{server=\"{}\"}}", server.url);
+    until("a reading of llama.cpp's page", || async { gateway.metric(&age).await }).await;
+}
+
+/// A real engine that embeds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn official_client_gets_embeddings_of_a_real_engine() {
+    let server = LlamaCpp::start(MODEL, &["--embedding"]).await;
+    let gateway = gateway_before(&server).await;
+    openai_case(&gateway.url(), MODEL, "embeddings").await;
+}
+
+/// A real engine stops computing for a client that left, streaming or waiting.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_engine_stops_when_the_client_leaves() {
+    let server = LlamaCpp::start(MODEL, &[]).await;
+    let gateway = gateway_before(&server).await;
+    openai_case(&gateway.url(), MODEL, "cancelled_stream").await;
+    until("the engine to stop", || async {
+        (sample(&server, "llamacpp:requests_processing ").await == 0.0).then_some(())
+    })
+    .await;
+    let generated = sample(&server, "llamacpp:tokens_predicted_total ").await;
+    assert!(generated < 1_900.0, "it stopped early: {generated}");
+
+    let body = json!({"model": MODEL, "max_tokens": 3_000, "ignore_eos": true,
+        "messages": [{"role": "user", "content": "Talk on."}]});
+    let mut connection = client::Connection::open(gateway.data).await;
+    let request = client::request(gateway.data, Method::POST, "/v1/chat/completions", &[], body.to_string());
+    let waiting = tokio::spawn(async move { connection.send(request).await.map(|answer| answer.status()) });
+    until("the engine to begin", || async {
+        (sample(&server, "llamacpp:requests_processing ").await == 1.0).then_some(())
+    })
+    .await;
+    waiting.abort();
+    assert!(waiting.await.is_err(), "the client left before the answer");
+    until("the engine to stop", || async {
+        (sample(&server, "llamacpp:requests_processing ").await == 0.0).then_some(())
+    })
+    .await;
+    let generated = sample(&server, "llamacpp:tokens_predicted_total ").await;
+    assert!(generated < 1_900.0 + 3_000.0, "it stopped early: {generated}");
+    assert_eq!(gateway.metric_until("wicketgate_requests_in_flight", |sum| sum == 0.0).await, 0.0);
+}
