@@ -56,6 +56,9 @@ pub(crate) struct MacroArgs {
     /// Lines of the gateway's `spec` that name its policies
     #[arg(long, value_name = "YAML", default_value = CHAIN)]
     chain: String,
+    /// One more flag of the gateway, as --gateway-flag=--engine-scrape-interval=1h; may be given again
+    #[arg(long, value_name = "FLAG")]
+    gateway_flag: Vec<String>,
     /// Print the processes' ids and keep measuring the gateway alone, for a profiler
     #[arg(long)]
     profile: bool,
@@ -116,13 +119,17 @@ async fn start(
     engines: &[std::net::SocketAddr],
     log: AccessLog,
 ) -> anyhow::Result<Vec<Peer>> {
+    let mut flags = args.gateway_flag.clone();
+    if log == AccessLog::On {
+        flags.push("--request-log".into());
+    }
     let options = GatewayOptions {
         binary: args.gateway.clone(),
         manifest: peers::manifest(engines, &args.chain),
         policies: Vec::new(),
         workers: 1,
         core: Some(PROXY_CORE),
-        flags: if log == AccessLog::On { vec!["--request-log".into()] } else { Vec::new() },
+        flags,
     };
     let mut all = vec![peers::gateway(&options).await?];
     if args.profile {
