@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod beside_nginx;
+mod routing;
 mod rss;
 mod swap;
 
@@ -20,6 +21,8 @@ struct Cli {
 enum Command {
     /// CPU per request and per chunk, memory and time to first chunk, beside nginx
     Macro(beside_nginx::MacroArgs),
+    /// Policy chains over simulated engines in virtual time
+    Routing(routing::RoutingArgs),
     /// Memory of the gateway, at rest and with its prefix index full
     Rss(rss::RssArgs),
     /// Edits under load: how soon they are in force, and what they cost
@@ -29,6 +32,7 @@ enum Command {
 fn main() -> ExitCode {
     let reached = match Cli::parse().command {
         Command::Macro(args) => beside_nginx::run(&args),
+        Command::Routing(args) => routing::run(&args),
         Command::Rss(args) => rss::run(&args),
         Command::Swap(args) => swap::run(&args),
     };

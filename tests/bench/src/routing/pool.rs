@@ -1,0 +1,91 @@
+//! Pools without engines behind them: everything a chain is asked with, and no network.
+
+use std::sync::Arc;
+
+use domain::endpoint::{Endpoint, EndpointId, EndpointSpec, EndpointState, MetricsPage, Roles, Target};
+use domain::name::{ModelName, ObjectName, PolicyName};
+use domain::policy::{EntrySpec, FailureMode, Mode, PolicyLimits, PolicySource, PrepareFailure};
+use domain::pool::{Chain, Entry, Pool, PoolKey, PoolState};
+use domain::prefix::SlotMap;
+use domain::ring::LazyRing;
+use policy::Library;
+
+/// One entry of a chain: an embedded policy and its configuration, JSON.
+pub(crate) type Link = (&'static str, &'static str);
+
+/// The key of every pool made here.
+pub(crate) fn key() -> PoolKey {
+    PoolKey::of(&gateway(), &model())
+}
+
+/// The entries of a chain, ready.
+///
+/// # Errors
+/// When a policy does not load.
+pub(crate) fn entries(library: &Library, chain: &[Link]) -> Result<Vec<Entry>, PrepareFailure> {
+    let entry = |(name, config): &Link| {
+        let spec = Arc::new(EntrySpec {
+            name: PolicyName::from(*name),
+            source: PolicySource::Builtin(PolicyName::from(*name)),
+            sha256: None,
+            config: (*config).into(),
+            limits: PolicyLimits::default(),
+            failure_mode: FailureMode::NextPolicy,
+            mode: Mode::Active,
+        });
+        let prepared = library.prepare_now(&spec)?;
+        Ok(Entry { spec, prepared: Some(prepared) })
+    };
+    chain.iter().map(entry).collect()
+}
+
+/// A pool of so many fresh endpoints with these entries as its chain. Slots count from 1, in the order of endpoints.
+pub(crate) fn pool(len: usize, entries: Vec<Entry>) -> Pool {
+    let endpoints: Box<[Endpoint]> = (0..len).map(endpoint).collect();
+    let urls = endpoints.iter().map(|endpoint| Arc::clone(&endpoint.spec.id.url)).collect();
+    Pool {
+        key: key(),
+        signature: len as u64,
+        gateway: gateway(),
+        model: model(),
+        slots: SlotMap::new(endpoints.iter().map(|endpoint| endpoint.state.slot)),
+        ring: Arc::new(LazyRing::new(urls)),
+        endpoints,
+        chain: Chain::new(entries),
+        state: Arc::new(PoolState::default()),
+    }
+}
+
+fn gateway() -> ObjectName {
+    ObjectName::new("default", "bench")
+}
+
+fn model() -> ModelName {
+    ModelName::from("model")
+}
+
+fn endpoint(index: usize) -> Endpoint {
+    // Ascending as text, as the endpoints of a pool are.
+    let authority = format!("engine-{index:04}:8000");
+    let spec = EndpointSpec {
+        id: EndpointId { url: format!("http://{authority}").into(), pod_uid: "".into() },
+        target: Target {
+            tls: false,
+            host: format!("engine-{index:04}").into(),
+            port: 8000,
+            base_path: "".into(),
+            authority: authority.into(),
+        },
+        roles: Roles::SERVE,
+        weight: 1,
+        node: "".into(),
+        zone: "".into(),
+        labels: Vec::new(),
+        pod: None,
+        asleep: false,
+        auth: None,
+        tls: None,
+        metrics: MetricsPage::default(),
+    };
+    Endpoint { spec: Arc::new(spec), state: Arc::new(EndpointState::new(index as u32 + 1)) }
+}
