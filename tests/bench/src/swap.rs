@@ -1,11 +1,10 @@
 //! Swaps under load: how soon every worker decides with an edit, and whether anybody notices.
 //!
-//! Generations take turns. Where an edit changes the engines too, A is one policy over one half of them, B another over the
-//! other half. While B's policy is being prepared, A's may decide over B's engines: the last good chain serves, whole, so that a
-//! new endpoint waits for no compiler. Never may B's policy choose an engine of A, or A's policy decide on a connection that B's
-//! has decided on: such an answer is *mixed*. Where the file of
-//! a component is replaced: one component always decides,
-//! the other abstains and leaves it to the next of the chain.
+//! Generations take turns. Where an edit changes the engines too, A is one policy over one half of them, B another over the other
+//! half. While B's policy is being prepared, A's may decide over B's engines: the last good chain serves, whole, so that a new
+//! endpoint waits for no compiler. Never may B's policy choose an engine of A, or A's policy decide on a connection that B's has
+//! decided on: such an answer is *mixed*. Where the file of a component is replaced, one component always decides, the other
+//! abstains and leaves it to the next of the chain.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
