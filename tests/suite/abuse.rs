@@ -14,6 +14,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 const CHAT: &str = "/v1/chat/completions";
+/// Bytes; more than any head may have.
+const HUGE: usize = 512 << 10;
 const BODY: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
 
 async fn gateway_before(engine: &EngineHandle, args: &[&str]) -> Gateway {
@@ -445,10 +447,10 @@ async fn clients_that_dribble_their_bodies_hold_no_engine() {
 async fn huge_heads_are_refused() {
     let engine = engine("m").await;
     let gateway = gateway_before(&engine, &[]).await;
-    let long = format!("X-A: {}\r\n", "x".repeat(100 << 10));
+    let long = format!("X-A: {}\r\n", "x".repeat(HUGE));
     let many: String = (0..200).map(|at| format!("X-{at}: 1\r\n")).collect();
     let target =
-        format!("POST {CHAT}?{} HTTP/1.1\r\nHost: gw\r\nContent-Length: 0\r\n\r\n", "x".repeat(100 << 10));
+        format!("POST {CHAT}?{} HTTP/1.1\r\nHost: gw\r\nContent-Length: 0\r\n\r\n", "x".repeat(HUGE));
     let length = format!("Content-Length: {}\r\n", BODY.len());
     for bytes in [head_and_body(&(long + &length), BODY), head_and_body(&(many + &length), BODY), target] {
         let statuses = answers(gateway.data, bytes.as_bytes()).await;
