@@ -349,7 +349,7 @@ async fn send(
     // To the back of the run queue: requests that came together are read together and sent together, so that engines (and
     // whoever shares their cores) are woken once for several.
     tokio::task::yield_now().await;
-    if let Some(mut connection) = flight.worker.upstream.take_idle(endpoint.state.slot) {
+    if let Some(mut connection) = flight.worker.upstream.take_idle(&endpoint.spec, endpoint.state.slot) {
         flight.timer.set_at(deadline_ms);
         match exchange(&mut connection, request, is_head, &flight.timer).await {
             Ok(head) => return Ok((head, connection)),

@@ -13,6 +13,7 @@ mod tls;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub(crate) struct Connection {
     pub(crate) slot: u32,
     /// It has carried a request before, so that the engine may have closed it meanwhile.
     pub(crate) is_reused: bool,
+    /// Whom its endpoint trusted when it was made.
+    tls: Option<Arc<EngineTls>>,
 }
 
 /// One worker's connections to all endpoints.
@@ -65,12 +68,12 @@ impl Upstream {
         Self { clock, idle: RefCell::default(), tls: RefCell::default() }
     }
 
-    /// The idle connection to `slot` that was used last, if one is alive.
-    pub(crate) fn take_idle(&self, slot: u32) -> Option<Connection> {
+    /// The idle connection to `slot` that was used last, if one is alive and `spec` still trusts whom it was made with.
+    pub(crate) fn take_idle(&self, spec: &EndpointSpec, slot: u32) -> Option<Connection> {
         let mut all = self.idle.borrow_mut();
         let idle = all.get_mut(&slot)?;
         while let Some(Idle { mut connection, since_ms }) = idle.pop() {
-            if self.is_fresh(since_ms) && is_quiet(&mut connection) {
+            if connection.tls == spec.tls && self.is_fresh(since_ms) && is_quiet(&mut connection) {
                 connection.is_reused = true;
                 return Some(connection);
             }
@@ -95,7 +98,7 @@ impl Upstream {
         };
         // Boxed: connecting is rare, and its state would make every request's larger.
         let stream = Box::pin(connect::connect(&spec.target, config, timer)).await?;
-        Ok(Connection { stream, buffer: BytesMut::new(), slot, is_reused: false })
+        Ok(Connection { stream, buffer: BytesMut::new(), slot, is_reused: false, tls: spec.tls.clone() })
     }
 
     /// Takes back a connection whose last answer was read to its end.
