@@ -10,6 +10,7 @@ mod failover;
 mod headers;
 mod lifecycle;
 mod manifests;
+mod multipart;
 mod network;
 mod observation;
 mod policies;

@@ -473,7 +473,7 @@ async fn hundreds_of_swaps_under_streams_fail_nobody_mix_nothing_and_leak_nothin
     assert!(engines.iter().all(|engine| engine.counts().in_flight == 0));
     assert!(after < resident + 16 * 1024, "{resident} KiB, then {after} KiB");
     let instances = gateway.metric_sum("wicketgate_policy_instances").await;
-    assert!(instances <= 8.0, "old instances are dropped: {instances}");
+    assert!((1.0..=8.0).contains(&instances), "old instances are dropped: {instances}");
 }
 
 /// Swaps of a policy's own file under load.

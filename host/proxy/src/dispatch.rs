@@ -288,6 +288,7 @@ impl Course {
     fn record(&self, flight: &Flight, to: Destination<'_>, facts: &Facts) {
         let worker = &flight.worker;
         let endpoint = self.order.clone().next(to.pool, &[], worker.clock.now_ms(), self.ticket);
+        worker.recorder.set_policy_instances(worker.router.borrow().policy_instances());
         worker.recorder.decided(&Decision {
             request_id: flight.request_id(),
             pool: to.pool,

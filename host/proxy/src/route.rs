@@ -179,6 +179,11 @@ impl Router {
         worker.recorder.set_policy_instances(self.evaluator.instances());
     }
 
+    /// Policy instances alive on this worker.
+    pub(crate) fn policy_instances(&self) -> usize {
+        self.evaluator.instances()
+    }
+
     /// The largest body that any gateway takes, bytes.
     pub(crate) fn body_bytes_max(&self) -> u64 {
         self.body_bytes_max
