@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use http::{HeaderName, HeaderValue};
 
@@ -257,6 +257,8 @@ pub struct EndpointState {
     pub breaker: Breaker,
     /// Put to sleep through this gateway, or seen asleep by a probe.
     pub asleep: AtomicBool,
+    /// How often this gateway has told it to sleep or wake.
+    sleep_commands: AtomicU32,
 }
 
 impl EndpointState {
@@ -268,6 +270,25 @@ impl EndpointState {
             engine: EngineCells::default(),
             breaker: Breaker::default(),
             asleep: AtomicBool::new(false),
+            sleep_commands: AtomicU32::new(0),
+        }
+    }
+
+    /// It was told to sleep, or to wake, and did.
+    pub fn command_sleep(&self, asleep: bool) {
+        self.sleep_commands.fetch_add(1, SeqCst);
+        self.asleep.store(asleep, SeqCst);
+    }
+
+    /// To be read before a probe asks whether it sleeps.
+    pub fn sleep_commands(&self) -> u32 {
+        self.sleep_commands.load(SeqCst)
+    }
+
+    /// What a probe saw. Ignored if a command was carried out since the probe began: its answer may be from before.
+    pub fn observe_sleep(&self, asleep: bool, commands_before: u32) {
+        if self.sleep_commands() == commands_before {
+            self.asleep.store(asleep, SeqCst);
         }
     }
 
@@ -406,5 +427,16 @@ mod tests {
         assert_eq!(state.read(Signal::Queued, 200), 4.0);
         assert!(state.read(Signal::Running, 200).is_nan(), "the page did not say");
         assert!(state.read(Signal::Queued, 101 + ENGINE_NUMBERS_AGE_MAX_MS).is_nan(), "stale");
+    }
+
+    #[test]
+    fn a_probe_that_began_before_a_command_does_not_undo_it() {
+        let state = EndpointState::new(1);
+        let before = state.sleep_commands();
+        state.command_sleep(true);
+        state.observe_sleep(false, before);
+        assert!(state.asleep.load(Relaxed));
+        state.observe_sleep(false, state.sleep_commands());
+        assert!(!state.asleep.load(Relaxed));
     }
 }

@@ -1,7 +1,6 @@
 //! One probe: ask, read, and say what was learnt.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use domain::name::ModelName;
@@ -106,9 +105,10 @@ async fn models(target: &Target, tls: Option<Arc<ClientConfig>>) -> Result<Answe
 
 async fn sleep(target: &Target, tls: Option<Arc<ClientConfig>>) -> Result<(), ProbeError> {
     let question = json_question(target, tls, "/is_sleeping", SLEEP_BYTES_MAX);
+    let commands = target.state.as_ref().map_or(0, |state| state.sleep_commands());
     let asleep = is_sleeping(&get_whole(&question).await?).ok_or(ProbeError::Content)?;
     if let Some(state) = &target.state {
-        state.asleep.store(asleep, Relaxed);
+        state.observe_sleep(asleep, commands);
     }
     Ok(())
 }

@@ -8,7 +8,6 @@ use domain::route::Timeouts;
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use std::future::poll_fn;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 
 use super::Served;
@@ -93,7 +92,7 @@ pub(super) async fn control(
         response.headers_mut().insert(X_REQUEST_ID, HeaderValue::clone(&flight.request_id));
         return Ok(Served::Here(response));
     }
-    endpoint.state.asleep.store(control == Control::Sleep, Relaxed);
+    endpoint.state.command_sleep(control == Control::Sleep);
     if control == Control::Sleep {
         // What it held is gone.
         worker.shared.index.forget(endpoint.state.slot);
