@@ -2,6 +2,7 @@
 
 use http::HeaderName;
 
+use crate::endpoint::Endpoint;
 use crate::pool::Pool;
 use crate::signal::{Signal, SignalSet};
 
@@ -57,11 +58,12 @@ impl Fleet {
         if len == 0 {
             return;
         }
-        for (index, endpoint) in pool.endpoints.iter().enumerate() {
-            let mut at = index;
-            for signal in set.iter() {
-                self.values[at] = endpoint.read(signal, now_ms);
-                at += len;
+        // Column by column, so that which signal it is is asked once and not for every endpoint.
+        for (signal, column) in set.iter().zip(self.values.chunks_exact_mut(len)) {
+            match signal {
+                Signal::CachedTokens => {}
+                Signal::Inflight => fill(column, pool, |endpoint| endpoint.state.inflight() as f32),
+                _ => fill(column, pool, |endpoint| endpoint.read(signal, now_ms)),
             }
         }
     }
@@ -93,5 +95,12 @@ impl Fleet {
     pub fn column_mut(&mut self, signal: Signal) -> Option<&mut [f32]> {
         let position = self.set.position(signal)?;
         self.values.get_mut(position * self.len..(position + 1) * self.len)
+    }
+}
+
+/// Fills a column with one number of each endpoint.
+fn fill(column: &mut [f32], pool: &Pool, read: impl Fn(&Endpoint) -> f32) {
+    for (cell, endpoint) in column.iter_mut().zip(&pool.endpoints) {
+        *cell = read(endpoint);
     }
 }
