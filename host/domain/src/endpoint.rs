@@ -170,7 +170,12 @@ impl Endpoint {
 
     /// Whether it must not be chosen at `now_ms`: asleep, or ejected by its breaker.
     pub fn is_excluded(&self, now_ms: u64) -> bool {
-        self.spec.asleep || self.state.asleep.load(Relaxed) || self.state.breaker.is_excluded(now_ms)
+        self.is_asleep() || self.state.breaker.is_excluded(now_ms)
+    }
+
+    /// Whether it sleeps: its pod's label says so, a probe saw it, or this gateway put it to sleep.
+    pub fn is_asleep(&self) -> bool {
+        self.spec.asleep || self.state.asleep.load(Relaxed)
     }
 }
 

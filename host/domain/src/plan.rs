@@ -75,13 +75,10 @@ pub fn last_resort(pool: &Pool, tried: &[u32], now_ms: u64, ticket: u64) -> Opti
         !tried.contains(&index) && !pool.endpoints[index as usize].is_excluded(now_ms)
     })
     .or_else(|| {
-        least_loaded(pool, now_ms, ticket, |index| !tried.contains(&index) && !is_asleep(pool, index))
+        least_loaded(pool, now_ms, ticket, |index| {
+            !tried.contains(&index) && !pool.endpoints[index as usize].is_asleep()
+        })
     })
-}
-
-fn is_asleep(pool: &Pool, index: u32) -> bool {
-    let endpoint = &pool.endpoints[index as usize];
-    endpoint.spec.asleep || endpoint.state.asleep.load(std::sync::atomic::Ordering::Relaxed)
 }
 
 fn least_loaded(pool: &Pool, now_ms: u64, ticket: u64, eligible: impl Fn(u32) -> bool) -> Option<u32> {
@@ -116,7 +113,7 @@ pub fn excluded(pool: &Pool, now_ms: u64, out: &mut Vec<u32>) {
         }
     }
     if !out.is_empty() && out.len() == pool.endpoints.len() {
-        out.retain(|index| is_asleep(pool, *index));
+        out.retain(|index| pool.endpoints[*index as usize].is_asleep());
     }
 }
 

@@ -6,7 +6,6 @@ mod meaning;
 
 use std::convert::Infallible;
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -145,7 +144,7 @@ async fn live(flight: &mut Flight, parts: &Parts, incoming: Incoming) -> Result<
 fn awake(pool: &Pool, id: &str) -> Option<u32> {
     let index = pinned(pool, id)?;
     let endpoint = pool.endpoint(index)?;
-    (!endpoint.spec.asleep && !endpoint.state.asleep.load(Relaxed)).then_some(index)
+    (!endpoint.is_asleep()).then_some(index)
 }
 
 fn route_unavailable(route: &Route) -> FailureKind {

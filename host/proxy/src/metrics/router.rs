@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use domain::endpoint::{ENGINE_NUMBERS_AGE_MAX_MS, Endpoint};
 use domain::snapshot::Snapshot;
@@ -46,7 +45,7 @@ fn window(page: &mut Page, labels: &[&str], sums: &Sums) {
 /// What the engine's own page said; a number that it did not give, or that is stale, is absent.
 fn engine(page: &mut Page, labels: &[&str], endpoint: &Endpoint, now_ms: u64) {
     let state = &endpoint.state;
-    let excluded = endpoint.spec.asleep || state.asleep.load(Relaxed) || state.breaker.is_excluded(now_ms);
+    let excluded = endpoint.is_excluded(now_ms);
     page.add(family::HEALTHY, labels, f64::from(!excluded));
     page.add(family::EXCLUDED, labels, f64::from(excluded));
     page.add_known(family::ENGINE_AGE, labels, state.age_ms(now_ms).map(|age| age as f64 / 1e3));
