@@ -79,7 +79,7 @@ async fn check_points_at_what_is_wrong_and_says_so_by_its_exit_code() {
 async fn explain_says_why_a_request_went_where_it_went() {
     let engines = engines(2, &Config::default()).await;
     let manifest = Manifest::new().gateway("routeStrategy: round-robin").model("m", urls(&engines));
-    let gateway = Gateway::ready(Options::manifest(manifest.yaml())).await;
+    let mut gateway = Gateway::ready(Options::manifest(manifest.yaml())).await;
     let body = chat("m", "hi").to_string();
     let headers = [("x-request-id", "request-7")];
     let answer = client::post(gateway.data, "/v1/chat/completions", &headers, body).await;
@@ -98,7 +98,8 @@ async fn explain_says_why_a_request_went_where_it_went() {
     assert_eq!(code(&output), 1, "{}", out(&output));
     let output = run(&["explain", "a request", "--admin", &admin]).await;
     assert_eq!(code(&output), 1);
-    drop(gateway);
+    gateway.terminate();
+    assert_eq!(gateway.exited().await, Some(0));
     let output = run(&["explain", "--admin", &admin]).await;
     assert_eq!(code(&output), 1);
     assert!(err(&output).contains("no gateway answers on"), "{}", err(&output));
