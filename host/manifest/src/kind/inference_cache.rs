@@ -24,6 +24,7 @@ use super::text::TTL_PATTERN;
     namespaced,
     status = "InferenceCacheStatus",
     derive = "PartialEq",
+    selectable = ".spec.modelName",
     doc = "When cache affinity beats load, and when an endpoint is full.",
     printcolumn(name = "Model", type_ = "string", json_path = ".spec.modelName"),
     printcolumn(name = "Type", type_ = "string", json_path = ".spec.cacheType"),
@@ -35,6 +36,12 @@ use super::text::TTL_PATTERN;
         name = "Status",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]

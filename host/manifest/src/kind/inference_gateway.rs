@@ -23,6 +23,8 @@ use super::text::Span;
     namespaced,
     status = "InferenceGatewayStatus",
     derive = "PartialEq",
+    selectable = ".spec.routeStrategy",
+    selectable = ".spec.schedulingPolicy",
     doc = "Which models are routed, by which policy chain, with which limits.",
     printcolumn(name = "Scheduling", type_ = "string", json_path = ".spec.schedulingPolicy"),
     printcolumn(name = "Strategy", type_ = "string", json_path = ".spec.routeStrategy"),
@@ -32,6 +34,12 @@ use super::text::Span;
         name = "Status",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]

@@ -24,6 +24,7 @@ use super::yes;
     namespaced,
     status = "InferenceServiceStatus",
     derive = "PartialEq",
+    selectable = ".spec.modelName",
     doc = "One served model: where its endpoints come from, which cache and pairing settings apply, what guards it.",
     printcolumn(name = "Model", type_ = "string", json_path = ".spec.modelName"),
     printcolumn(name = "Backend", type_ = "string", json_path = ".status.resolved.backend"),
@@ -32,6 +33,12 @@ use super::yes;
         name = "Status",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]

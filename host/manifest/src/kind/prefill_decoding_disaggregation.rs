@@ -22,6 +22,7 @@ use super::status::CommonStatus;
     namespaced,
     status = "PrefillDecodingDisaggregationStatus",
     derive = "PartialEq",
+    selectable = ".spec.modelName",
     doc = "Which endpoints prefill, which decode, and which wire protocol carries the KV cache.",
     printcolumn(name = "Model", type_ = "string", json_path = ".spec.modelName"),
     printcolumn(name = "Prefill Pod", type_ = "string", json_path = ".status.prefillPodName"),
@@ -30,6 +31,12 @@ use super::status::CommonStatus;
         name = "Status",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]

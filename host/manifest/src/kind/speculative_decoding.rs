@@ -4,7 +4,9 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::number::RATIO_PATTERN;
 use super::status::CommonStatus;
+use super::text::DIGITS_PATTERN;
 
 /// A draft model paired with a target model.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -18,6 +20,8 @@ use super::status::CommonStatus;
     namespaced,
     status = "SpeculativeDecodingStatus",
     derive = "PartialEq",
+    selectable = ".spec.draftModel",
+    selectable = ".spec.targetModel",
     doc = "A draft model paired with a target model.",
     printcolumn(name = "Type", type_ = "string", json_path = ".spec.speculationType"),
     printcolumn(name = "Draft Model", type_ = "string", json_path = ".spec.draftModel"),
@@ -26,6 +30,12 @@ use super::status::CommonStatus;
         name = "Status",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -83,9 +93,11 @@ pub enum SpeculationType {
 pub struct DraftModelConfig {
     /// Temperature as text, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = RATIO_PATTERN))]
     pub temperature: Option<String>,
-    /// Most tokens, as text.
+    /// Most tokens, as text: digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = DIGITS_PATTERN))]
     pub max_tokens: Option<String>,
 }
 

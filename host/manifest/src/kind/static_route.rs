@@ -26,6 +26,12 @@ use super::status::CommonStatus;
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"BackendsHealthy\")].status"
     ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        priority = 1
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

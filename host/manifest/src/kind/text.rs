@@ -14,6 +14,8 @@ pub const MEMORY_PATTERN: &str = r"^[0-9]{1,12}(Ki|Mi|Gi|k|M|G)?$";
 pub const SHA256_PATTERN: &str = r"^[0-9a-f]{64}$";
 /// Pattern of the Go dialect's cache time to live.
 pub const TTL_PATTERN: &str = r"^[0-9]+[smhd]$";
+/// Pattern of a whole number written as text.
+pub const DIGITS_PATTERN: &str = r"^[0-9]+$";
 
 /// A span of time such as `500ms`, `30s` or `1m30s`. Units: `h`, `m`, `s`, `ms`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +83,7 @@ pub(crate) fn matches(pattern: &str, text: &str) -> Option<bool> {
             let digits = text.bytes().take_while(u8::is_ascii_digit).count();
             digits > 0 && matches!(&text[digits..], "s" | "m" | "h" | "d")
         }
+        DIGITS_PATTERN => !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()),
         super::number::RATIO_PATTERN => super::number::is_ratio_text(text),
         _ => return None,
     })
@@ -93,6 +96,7 @@ pub(crate) fn example(pattern: &str) -> &'static str {
         MEMORY_PATTERN => "write an amount of memory such as 16Mi",
         SHA256_PATTERN => "write the 64 lower-case hex digits of a SHA-256",
         TTL_PATTERN => "write a number and one of s, m, h, d, such as 1h",
+        DIGITS_PATTERN => "write digits, such as 128",
         super::number::RATIO_PATTERN => "write a ratio from 0 to 1, such as 0.8",
         _ => "",
     }

@@ -1,4 +1,5 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use manifest::crd::{crds, definitions};
 use serde_json::Value;
@@ -29,6 +30,29 @@ fn every_kind_has_a_definition_that_plain_apply_can_take() {
             "{name}"
         );
     }
+}
+
+/// The files that people apply are what the types print. `BLESS=1` writes them.
+#[test]
+fn files_in_crds_are_what_the_types_print() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crds");
+    let printed: BTreeMap<String, String> = crds().into_iter().collect();
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::create_dir_all(&directory).expect("a directory");
+        for (name, yaml) in &printed {
+            std::fs::write(directory.join(name), yaml).expect("written");
+        }
+    }
+    let files = std::fs::read_dir(&directory).expect("crds/").map(|entry| entry.expect("readable"));
+    let files: BTreeMap<String, String> = files
+        .map(|entry| (entry.file_name().into_string().expect("a name"), entry.path()))
+        .map(|(name, path)| (name, std::fs::read_to_string(path).expect("readable")))
+        .collect();
+    for (name, yaml) in &printed {
+        let stale = "is stale: run `wicketgate crds --out crds`";
+        assert!(files.get(name) == Some(yaml), "crds/{name} {stale}");
+    }
+    assert!(files.keys().eq(printed.keys()), "crds/ holds something else");
 }
 
 /// Calls `visit` with every schema below, and its path.
@@ -85,6 +109,7 @@ fn every_field_is_described_and_structural_and_every_form_is_checked() {
         manifest::kind::text::MEMORY_PATTERN,
         manifest::kind::text::SHA256_PATTERN,
         manifest::kind::text::TTL_PATTERN,
+        manifest::kind::text::DIGITS_PATTERN,
     ];
     for (pattern, field) in &patterns {
         assert!(known.contains(&pattern.as_str()), "{field}: {pattern} is checked nowhere");
