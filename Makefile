@@ -9,7 +9,7 @@ TRACE ?=
 KEEP ?=
 DEMO_FLAGS ?=
 
-.PHONY: help demo test check bench build policies fmt python clean-cache
+.PHONY: help demo test check bench build policies manifests fmt python clean-cache
 
 help: ## What there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -46,6 +46,10 @@ bench: policies ## Criterion, the whole beside nginx, routing in virtual time (s
 	$(CARGO) build --release -p gateway -p bench
 	$(CARGO) bench -p bench
 	target/release/bench all --gateway target/release/wicketgate
+
+manifests: ## Print the definitions into crds/ and write the copies in charts/ and deploy/
+	$(CARGO) run --quiet --bin wicketgate -- crds --out crds
+	deploy/copies.sh
 
 fmt: ## Format everything
 	$(CARGO) fmt --all
