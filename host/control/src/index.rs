@@ -93,6 +93,22 @@ impl Index {
         self.lowered.draft.gateways.is_empty()
     }
 
+    /// How many objects of each kind of ours are known.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (Kind, usize)> + use<> {
+        let bundle = &self.bundle;
+        let counts = [
+            (Kind::InferenceGateway, bundle.gateways.len()),
+            (Kind::InferenceService, bundle.services.len()),
+            (Kind::InferenceCache, bundle.caches.len()),
+            (Kind::SpeculativeDecoding, bundle.speculative.len()),
+            (Kind::PrefillDecodingDisaggregation, bundle.disaggregated.len()),
+            (Kind::StaticRoute, bundle.static_routes.len()),
+            (Kind::RoutingPolicy, bundle.policies.len()),
+            (Kind::ModelPlacement, bundle.placements.len()),
+        ];
+        counts.into_iter()
+    }
+
     /// What is wrong with the objects.
     pub(crate) fn findings(&self) -> &[Finding] {
         &self.lowered.findings

@@ -13,6 +13,7 @@ mod watch;
 #[cfg(test)]
 mod fake;
 
+pub mod metrics;
 pub mod observe;
 pub mod publish;
 pub mod source;
@@ -20,4 +21,5 @@ pub mod source;
 pub use check::{Checked, check};
 pub use clock::Clock;
 pub use index::Index;
+pub use metrics::ControllerMetrics;
 pub use start::{Control, Ends, Settings, start};

@@ -12,6 +12,7 @@ use domain::endpoint::EndpointSpec;
 use domain::finding::{Finding, Severity};
 use domain::name::Generation;
 use domain::policy::{EntrySpec, Prepare};
+use manifest::Kind;
 
 use crate::index::Index;
 use crate::observe::ObservedModels;
@@ -116,6 +117,11 @@ impl Core {
             .iter()
             .flat_map(|gateway| &gateway.routes)
             .flat_map(|route| route.chain.iter())
+    }
+
+    /// How many objects of each kind of ours are known.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (Kind, usize)> + use<> {
+        self.index.counts()
     }
 
     /// Whether there is nothing to serve and something wrong: not worth being called ready.

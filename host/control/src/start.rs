@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
 use crate::index::Index;
+use crate::metrics::ControllerMetrics;
 use crate::observe::{Cards, ObserveSettings, Observer};
 use crate::publish::run::{LISTS_MAX, Shell};
 use crate::publish::{Core, ForgetSlots, Report};
@@ -46,6 +47,8 @@ pub struct Ends {
     pub prepare: Arc<dyn Prepare>,
     /// Called with the slots of endpoints that have left, after the snapshot without them is published.
     pub forget_slots: ForgetSlots,
+    /// Where the control plane counts what it does.
+    pub metrics: ControllerMetrics,
 }
 
 impl fmt::Debug for Ends {
@@ -71,7 +74,7 @@ pub struct Control {
 /// # Errors
 /// If the system gives us no thread. Bad input is no error: it is a finding.
 pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
-    let Ends { publisher, published, prepare, forget_slots } = ends;
+    let Ends { publisher, published, prepare, forget_slots, metrics } = ends;
     let (stop, stopped) = watch::channel(false);
     let (report, reports) = watch::channel(Report::default());
     let (bursts_in, bursts) = mpsc::channel(BURSTS_MAX);
@@ -87,6 +90,7 @@ pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
         bursts,
         lists,
         reports: report,
+        metrics,
     };
     let observer = Observer {
         published,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use control::observe::ObserveSettings;
-use control::{Clock, Control, Ends, Index, Settings};
+use control::{Clock, Control, ControllerMetrics, Ends, Index, Settings};
 use domain::admission::BodyBytes;
 use domain::prefix::PrefixIndex;
 use domain::published::{Published, published};
@@ -74,6 +74,8 @@ impl Running {
         registry.register(Box::new(Collector::new(Arc::clone(&board), sources)))?;
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
 
+        let metrics = ControllerMetrics::register(&registry)?;
+
         let status = Arc::<Status>::default();
         let server = start_server(
             args,
@@ -100,6 +102,7 @@ impl Running {
                 published: published.clone(),
                 prepare: library,
                 forget_slots: Box::new(move |slots| slots.iter().for_each(|slot| index.forget(*slot))),
+                metrics,
             },
         )?;
         let (phase, phases) = watch::channel(Phase::Starting);

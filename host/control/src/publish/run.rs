@@ -17,6 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::policy_files::PolicyFiles;
 use super::{Core, Input, Report};
+use crate::metrics::{CONFIGURATION, ControllerMetrics, Reconciled};
 use crate::observe::ObservedModels;
 use crate::source::Burst;
 use crate::start::stopped;
@@ -52,6 +53,8 @@ pub(crate) struct Shell {
     pub(crate) lists: mpsc::Receiver<ObservedModels>,
     /// To everybody who wants to know.
     pub(crate) reports: watch::Sender<Report>,
+    /// Counts what happens here.
+    pub(crate) metrics: ControllerMetrics,
 }
 
 impl fmt::Debug for Shell {
@@ -71,6 +74,7 @@ impl Shell {
         let mut poll = interval(POLL_INTERVAL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut held: Option<(Assembled, Instant)> = None;
+        self.metrics.controller(CONFIGURATION, 1);
         loop {
             let held_until = held.as_ref().map(|(_, until)| *until);
             let mut inputs = Vec::new();
@@ -99,6 +103,9 @@ impl Shell {
             if inputs.is_empty() {
                 continue;
             }
+            let metrics = self.metrics.clone();
+            let running = metrics.reconciling(CONFIGURATION);
+            metrics.queued(CONFIGURATION, inputs.len());
             if self.core.take(inputs) {
                 files.follow(self.core.specs());
                 let assembled = self.core.build(&*self.prepare);
@@ -106,6 +113,8 @@ impl Shell {
             } else {
                 self.report();
             }
+            running.ended(Reconciled::Success);
+            metrics.queue_depth(CONFIGURATION, self.bursts.len() + self.lists.len());
         }
     }
 
@@ -160,6 +169,8 @@ impl Shell {
 
     fn report(&mut self) {
         let findings: Arc<[Finding]> = self.core.findings().into();
+        self.metrics.findings(&findings);
+        self.metrics.resources(self.core.counts());
         let (excluded, bursts) = (self.core.excluded(), self.core.bursts());
         self.reports.send_modify(|report| {
             log_new(&report.findings, &findings);

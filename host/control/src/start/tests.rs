@@ -56,6 +56,7 @@ impl Plane {
             published: published.clone(),
             prepare: Arc::clone(&prepare) as Arc<dyn Prepare>,
             forget_slots: Box::new(move |slots| forget.lock().expect("no panic").extend_from_slice(slots)),
+            metrics: ControllerMetrics::default(),
         };
         let control = start(settings, ends).expect("threads");
         let reports = control.reports();

@@ -213,8 +213,12 @@ fn the_reference_equals_the_table_of_families() {
         errors.join(", "),
         family::reference()
     );
+    // The rest of the page belongs to the control plane, whose own test holds it.
+    let page = std::fs::read_to_string(path).unwrap();
+    let (first, second) = page.split_at(page.find("\n## Control plane\n").unwrap_or(page.len()));
     if std::env::var_os("BLESS").is_some() {
-        std::fs::write(path, &expected).unwrap();
+        std::fs::write(path, format!("{expected}{second}")).unwrap();
+    } else {
+        assert_eq!(first, expected, "run with BLESS=1");
     }
-    assert_eq!(std::fs::read_to_string(path).unwrap(), expected, "run with BLESS=1");
 }
