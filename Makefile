@@ -28,12 +28,20 @@ check: policies ## Format, lint, unit tests: the inner loop
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path policies/Cargo.toml --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) test --workspace --exclude tests
+	$(CARGO) test --workspace --exclude tests --exclude cluster
 
-test: check python ## Everything
+test: test-core test-cluster ## Everything
+
+test-core: check python ## Everything that needs no cluster
 	$(CARGO) test --manifest-path policies/Cargo.toml --workspace
 	$(CARGO) build --bin wicketgate
 	WICKETGATE_PYTHON=$(abspath $(VENV))/bin/python $(CARGO) test -p tests
+
+test-cluster: policies ## The gateway on a real API server, which is built once from Go modules (TEST=NAME)
+	tests/cluster/binaries.sh
+	$(CARGO) build --bin wicketgate
+	$(CARGO) test -p cluster --no-run
+	$(INSIDE) $(CARGO) test -p cluster -- $(TEST)
 
 python: $(VENV)/ready ## The pinned clients and servers that the suite runs (openai, llama.cpp's server)
 
