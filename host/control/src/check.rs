@@ -71,7 +71,7 @@ pub fn check(
     let mut core = Core::new(index);
     let first = Directory::new(directory).look().map(Input::Burst);
     let mut assembled = core.apply(first, prepare);
-    while core.is_preparing()
+    while core.is_unsettled()
         && woken.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok()
     {
         assembled = core.apply([Input::Policies], prepare);

@@ -3,14 +3,15 @@
 //! Lowering starts anew each time, so what an object said before it became unacceptable is kept here: until it is
 //! acceptable again, its last accepted version is lowered in its place, with the endpoints of now.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use domain::draft::Draft;
 use domain::endpoint::EndpointSpec;
 use domain::finding::{Finding, Origin};
 use domain::name::ObjectName;
-use manifest::{Bundle, Change, Kind, LowerOptions, Lowered, Object, ObjectKey, lower};
+use domain::policy::EntrySpec;
+use manifest::{Bundle, Change, Kind, LowerOptions, Lowered, Object, ObjectKey, ServiceDraft, lower};
 
 use crate::observe::ObservedModels;
 
@@ -24,7 +25,11 @@ pub struct Index {
     /// The last accepted version of each object of ours.
     accepted: HashMap<ObjectKey, Arc<Object>>,
     lowered: Lowered,
+    services: Arc<Services>,
 }
+
+/// Services of ours, lowered.
+pub type Services = HashMap<ObjectName, Arc<ServiceDraft>>;
 
 impl Index {
     /// Nothing known yet.
@@ -32,13 +37,16 @@ impl Index {
         Self { options, ..Self::default() }
     }
 
-    /// Takes changes in. Returns whether anything that matters is different.
+    /// Takes changes in. Returns whether anything that matters is different: a new status, such as one that we wrote
+    /// ourselves, is kept and makes nothing new.
     pub(crate) fn apply(&mut self, changes: Vec<Change>) -> bool {
         let mut is_different = false;
         for change in changes {
+            let mut is_only_status = false;
             match &change {
                 Change::Applied(object) if object.kind().is_ours() => {
-                    self.told.insert(object.key(), Arc::clone(object));
+                    let before = self.told.insert(object.key(), Arc::clone(object));
+                    is_only_status = before.is_some_and(|before| before.asks_the_same(object));
                 }
                 Change::Removed(key) => {
                     self.told.remove(key);
@@ -46,7 +54,7 @@ impl Index {
                 }
                 Change::Applied(_) | Change::Models { .. } | Change::Sleeping { .. } => {}
             }
-            is_different |= self.bundle.apply(change);
+            is_different |= self.bundle.apply(change) && !is_only_status;
         }
         is_different
     }
@@ -75,6 +83,7 @@ impl Index {
             // What is wrong is said of what was written, not of what stands in for it.
             lowered.draft = lower(&bundle, &self.options).draft;
         }
+        self.services = Arc::new(std::mem::take(&mut lowered.services));
         self.lowered = lowered;
     }
 
@@ -107,6 +116,26 @@ impl Index {
             (Kind::ModelPlacement, bundle.placements.len()),
         ];
         counts.into_iter()
+    }
+
+    /// Everything that is known. A clone copies references.
+    pub(crate) fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
+
+    /// Every service by itself, as of the last [`Self::lower`].
+    pub(crate) fn services(&self) -> &Arc<Services> {
+        &self.services
+    }
+
+    /// Every `RoutingPolicy` by itself, where it has a usable source.
+    pub(crate) fn policies(&self) -> &BTreeMap<ObjectName, Arc<EntrySpec>> {
+        &self.lowered.policies
+    }
+
+    /// Objects that contradict themselves, sorted.
+    pub(crate) fn rejected(&self) -> &[ObjectKey] {
+        &self.lowered.rejected
     }
 
     /// What is wrong with the objects.

@@ -13,13 +13,15 @@ mod watch;
 #[cfg(test)]
 mod fake;
 
+pub mod lease;
 pub mod metrics;
 pub mod observe;
 pub mod publish;
 pub mod source;
+pub mod status;
 
 pub use check::{Checked, check};
 pub use clock::Clock;
-pub use index::Index;
+pub use index::{Index, Services};
 pub use metrics::ControllerMetrics;
 pub use start::{Control, Ends, Settings, start};

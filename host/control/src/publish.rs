@@ -10,11 +10,11 @@ use std::sync::Arc;
 use domain::assemble::{Assembled, Assembler, PolicyTrouble};
 use domain::endpoint::EndpointSpec;
 use domain::finding::{Finding, Severity};
-use domain::name::Generation;
-use domain::policy::{EntrySpec, Prepare};
-use manifest::Kind;
+use domain::name::{Generation, ObjectName};
+use domain::policy::{EntrySpec, Preparation, Prepare, PrepareFailure};
+use manifest::{Bundle, Kind, ObjectKey};
 
-use crate::index::Index;
+use crate::index::{Index, Services};
 use crate::observe::ObservedModels;
 use crate::source::Burst;
 
@@ -37,6 +37,34 @@ pub struct Report {
     pub excluded: Arc<[Arc<EndpointSpec>]>,
     /// Bursts of all sources that have been taken over.
     pub bursts: u64,
+    /// What all of it was made from and what came of it, for whoever writes status.
+    pub facts: Arc<Facts>,
+}
+
+/// The objects, and what came of them. Everything is of one moment.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// The objects as they were written.
+    pub bundle: Bundle,
+    /// Services of ours, lowered.
+    pub services: Arc<Services>,
+    /// Objects that contradict themselves, sorted: an earlier version serves in their place, if there is one.
+    pub rejected: Vec<ObjectKey>,
+    /// What is wrong with the objects themselves, of each together, worst first: without policies that do not load.
+    pub findings: Vec<Finding>,
+    /// Policies of chains that are not in force as asked.
+    pub troubles: Vec<PolicyTrouble>,
+    /// Every `RoutingPolicy` that has a usable source, whether a chain names it or not.
+    pub policies: BTreeMap<ObjectName, PolicyState>,
+}
+
+/// A `RoutingPolicy` by itself.
+#[derive(Clone, Debug)]
+pub struct PolicyState {
+    /// What is to be prepared.
+    pub spec: Arc<EntrySpec>,
+    /// What has come of it.
+    pub preparation: Arc<Preparation>,
 }
 
 /// Something that happened outside.
@@ -57,6 +85,7 @@ pub struct Core {
     assembler: Assembler,
     sources: BTreeMap<&'static str, Vec<Finding>>,
     troubles: Vec<PolicyTrouble>,
+    policies: BTreeMap<ObjectName, PolicyState>,
     bursts: u64,
 }
 
@@ -68,6 +97,7 @@ impl Core {
             assembler: Assembler::default(),
             sources: BTreeMap::new(),
             troubles: Vec::new(),
+            policies: BTreeMap::new(),
             bursts: 0,
         }
     }
@@ -104,19 +134,36 @@ impl Core {
 
     /// The second half: a new generation of what is asked for now.
     pub(crate) fn build(&mut self, prepare: &dyn Prepare) -> Assembled {
-        let assembled = self.assembler.assemble(self.index.draft(), prepare);
+        let mut assembled = self.assembler.assemble(self.index.draft(), prepare);
         self.troubles.clone_from(&assembled.troubles);
+        // After the chains: what nobody uses waits for what somebody does.
+        self.policies.clear();
+        for (name, spec) in self.index.policies() {
+            let preparation = Arc::new(prepare.prepare(spec));
+            self.policies.insert(name.clone(), PolicyState { spec: Arc::clone(spec), preparation });
+            if !assembled.specs.iter().any(|known| known.name == spec.name && known == spec) {
+                assembled.specs.push(Arc::clone(spec));
+            }
+        }
         assembled
     }
 
-    /// Every chain entry that is asked for.
+    /// Every chain entry that is asked for, and every policy by itself.
     pub(crate) fn specs(&self) -> impl Iterator<Item = &Arc<EntrySpec>> {
-        self.index
-            .draft()
-            .gateways
-            .iter()
-            .flat_map(|gateway| &gateway.routes)
-            .flat_map(|route| route.chain.iter())
+        let routes = self.index.draft().gateways.iter().flat_map(|gateway| &gateway.routes);
+        routes.flat_map(|route| route.chain.iter()).chain(self.index.policies().values())
+    }
+
+    /// The objects and what came of them. Copies references, one for each object.
+    pub(crate) fn facts(&self) -> Facts {
+        Facts {
+            bundle: self.index.bundle().clone(),
+            services: Arc::clone(self.index.services()),
+            rejected: self.index.rejected().to_vec(),
+            findings: self.sources.values().flatten().chain(self.index.findings()).cloned().collect(),
+            troubles: self.troubles.clone(),
+            policies: self.policies.clone(),
+        }
     }
 
     /// How many objects of each kind of ours are known.
@@ -132,6 +179,12 @@ impl Core {
     /// Whether a policy is still being prepared.
     pub fn is_preparing(&self) -> bool {
         self.troubles.iter().any(|trouble| trouble.failure.is_none())
+    }
+
+    /// Whether some policy is still being prepared, be it one that nobody uses.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        let is_pending = |state: &PolicyState| matches!(*state.preparation, Preparation::Pending);
+        self.is_preparing() || self.policies.values().any(is_pending)
     }
 
     /// Endpoints that their model lists keep out.
@@ -156,6 +209,7 @@ impl Core {
                 findings.push(finding);
             }
         }
+        findings.extend(self.policies.iter().filter_map(|(name, state)| self.describe_alone(name, state)));
         findings.sort_by(|a, b| {
             let place =
                 |finding: &Finding| (finding.origin.file.clone(), finding.origin.line, finding.origin.column);
@@ -183,15 +237,45 @@ impl Core {
             remedy: String::new(),
         };
         let Some(failure) = &trouble.failure else { return base };
-        let at = failure.config_path.as_ref().map_or(String::new(), |path| format!(" (config at `{path}`)"));
         Finding {
             severity: Severity::Error,
             reason: failure.reason,
-            message: format!("policy `{policy}` does not load: {}{at}; {instead}", failure.message),
+            message: format!("policy `{policy}` does not load: {}; {instead}", why(failure)),
             remedy: failure.remedy.clone(),
             ..base
         }
     }
+
+    /// A policy that does not load by itself, unless a gateway that names it says so already.
+    fn describe_alone(&self, name: &ObjectName, state: &PolicyState) -> Option<Finding> {
+        let Preparation::Failed(failure) = &*state.preparation else { return None };
+        let is_said = |trouble: &PolicyTrouble| {
+            trouble.gateway.namespace == name.namespace
+                && trouble.spec.name.as_str() == &*name.name
+                && trouble.failure.is_some()
+        };
+        if self.troubles.iter().any(is_said) {
+            return None;
+        }
+        let key = ObjectKey { kind: Kind::RoutingPolicy, name: name.clone() };
+        let field = if failure.config_path.is_some() { "spec.config" } else { "spec.source" };
+        let origin = self.index.bundle().source(&key).map(|source| source.locate(field)).unwrap_or_default();
+        Some(Finding {
+            severity: Severity::Error,
+            object: key.to_string().into(),
+            origin,
+            field: field.to_owned(),
+            reason: failure.reason,
+            message: format!("the policy does not load: {}", why(failure)),
+            remedy: failure.remedy.clone(),
+        })
+    }
+}
+
+/// Why a policy does not load, in one sentence.
+fn why(failure: &PrepareFailure) -> String {
+    let at = failure.config_path.as_ref().map_or(String::new(), |path| format!(" (config at `{path}`)"));
+    format!("{}{at}", failure.message)
 }
 
 #[cfg(test)]

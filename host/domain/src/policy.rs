@@ -142,6 +142,14 @@ pub trait Prepared: Any + Send + Sync + fmt::Debug {
     fn description(&self) -> &Description;
     /// Digest of the component.
     fn digest(&self) -> Digest;
+    /// Size of the component, where it is known.
+    fn size_bytes(&self) -> Option<u64> {
+        None
+    }
+    /// Interfaces that the component imports, sorted.
+    fn imports(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// For the implementing crate to find its own type again.
     fn as_any(&self) -> &dyn Any;
 }

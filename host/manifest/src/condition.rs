@@ -50,38 +50,43 @@ const REFERENCES: [&str; 6] = [
 /// Reasons that leave an object acceptable, but not served as asked.
 const NOT_SERVED: [&str; 4] = ["NotImplemented", "NoEndpoints", "ModelNotServed", "NoTrust"];
 
+/// Reasons among them that the object itself is to blame for: what is written there can never be right.
+const WRITTEN_WRONG: [&str; 2] = ["InvalidReference", "PolicyNotFound"];
+
 /// Conditions of one object from its findings. A `PolicyNotFound` counts against `Accepted` too, as clients of the
 /// resources expect.
-pub fn conditions(findings: &[Finding]) -> [ConditionDraft; 3] {
-    let is_contradiction = |f: &&Finding| {
+pub fn conditions<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> [ConditionDraft; 3] {
+    let findings: Vec<&Finding> = findings.into_iter().collect();
+    let is_contradiction = |f: &Finding| {
         f.severity == Severity::Error
-            && (f.reason == "PolicyNotFound" || !REFERENCES.contains(&f.reason))
+            && (WRITTEN_WRONG.contains(&f.reason) || !REFERENCES.contains(&f.reason))
             && !NOT_SERVED.contains(&f.reason)
     };
-    let is_dangling = |f: &&Finding| f.severity == Severity::Error && REFERENCES.contains(&f.reason);
-    let is_missing = |f: &&Finding| {
+    let is_dangling = |f: &Finding| f.severity == Severity::Error && REFERENCES.contains(&f.reason);
+    let is_missing = |f: &Finding| {
         f.severity == Severity::Error || (f.severity == Severity::Warning && NOT_SERVED.contains(&f.reason))
     };
+    let first = |wrong: &dyn Fn(&Finding) -> bool| findings.iter().copied().find(|finding| wrong(finding));
     [
-        draft(ConditionType::Accepted, findings.iter().find(is_contradiction)),
-        draft(ConditionType::ResolvedRefs, findings.iter().find(is_dangling)),
-        draft(ConditionType::Ready, findings.iter().find(is_missing)),
+        draft(ConditionType::Accepted, first(&is_contradiction)),
+        draft(ConditionType::ResolvedRefs, first(&is_dangling)),
+        draft(ConditionType::Ready, first(&is_missing)),
     ]
+}
+
+/// A finding as a condition's message: the field, what is wrong, and what to do about it.
+pub fn message(finding: &Finding) -> String {
+    let Finding { field, message, remedy, .. } = finding;
+    let field = if field.is_empty() { String::new() } else { format!("{field}: ") };
+    let remedy = if remedy.is_empty() { String::new() } else { format!("; {remedy}") };
+    format!("{field}{message}{remedy}")
 }
 
 fn draft(kind: ConditionType, wrong: Option<&Finding>) -> ConditionDraft {
     let Some(finding) = wrong else {
         return ConditionDraft { kind, status: true, reason: kind.as_str(), message: String::new() };
     };
-    let Finding { field, message, remedy, .. } = finding;
-    let field = if field.is_empty() { String::new() } else { format!("{field}: ") };
-    let remedy = if remedy.is_empty() { String::new() } else { format!("; {remedy}") };
-    ConditionDraft {
-        kind,
-        status: false,
-        reason: finding.reason,
-        message: format!("{field}{message}{remedy}"),
-    }
+    ConditionDraft { kind, status: false, reason: finding.reason, message: message(finding) }
 }
 
 #[cfg(test)]
@@ -108,6 +113,7 @@ mod tests {
             (Severity::Error, "ConflictingRoutes", [false, true, false]),
             (Severity::Error, "PolicyNotFound", [false, false, false]),
             (Severity::Error, "ReferenceNotFound", [true, false, false]),
+            (Severity::Error, "InvalidReference", [false, false, false]),
             (Severity::Error, "NotImplemented", [true, true, false]),
             (Severity::Warning, "NotImplemented", [true, true, false]),
             (Severity::Warning, "ModelConflict", [true, true, true]),

@@ -13,5 +13,5 @@ pub mod object;
 
 pub use bundle::{Bundle, Change, ListedModel};
 pub use decode::{Decoded, decode};
-pub use lower::{LowerOptions, Lowered, lower};
+pub use lower::{LowerOptions, Lowered, ServiceDraft, lower};
 pub use object::{Body, Kind, Object, ObjectKey, Source};

@@ -25,13 +25,15 @@ use domain::draft::{Draft, GatewayDraft};
 use domain::endpoint::EndpointSpec;
 use domain::finding::Finding;
 use domain::name::ObjectName;
+use domain::policy::EntrySpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::bundle::Bundle;
 use crate::object::{Kind, ObjectKey};
 use backend::PodIndex;
 use report::{About, Report};
-use service::ServiceDraft;
+
+pub use service::ServiceDraft;
 
 /// Most findings of one lowering; further ones are dropped.
 pub const FINDINGS_MAX: usize = 10_000;
@@ -68,6 +70,10 @@ pub struct Lowered {
     pub findings: Vec<Finding>,
     /// Endpoints that are ready but left out because their model list lacks the model. They are worth asking again.
     pub withheld: Arc<[Arc<EndpointSpec>]>,
+    /// Every service by itself, also those that no gateway names.
+    pub services: HashMap<ObjectName, Arc<ServiceDraft>>,
+    /// Every `RoutingPolicy` by itself, also those that no gateway names; without those that have no usable source.
+    pub policies: BTreeMap<ObjectName, Arc<EntrySpec>>,
     /// Objects that contradict themselves, sorted: `Accepted=False`. The draft holds what can be made of them; whoever
     /// keeps an earlier version that was accepted should lower that in their place.
     pub rejected: Vec<ObjectKey>,
@@ -80,6 +86,7 @@ pub fn lower(bundle: &Bundle, options: &LowerOptions) -> Lowered {
         options,
         report: Report::default(),
         services: HashMap::new(),
+        policies: BTreeMap::new(),
         specs: chain::Chains::default(),
         pods: PodIndex::default(),
         no_text: "".into(),
@@ -99,6 +106,8 @@ pub fn lower(bundle: &Bundle, options: &LowerOptions) -> Lowered {
         draft: Draft { gateways },
         findings: lowering.report.finish(),
         withheld: withheld.into(),
+        services: lowering.services,
+        policies: lowering.policies,
         rejected,
     }
 }
@@ -110,6 +119,8 @@ struct Lowering<'a> {
     report: Report,
     /// Services by name, each lowered once.
     services: HashMap<ObjectName, Arc<ServiceDraft>>,
+    /// Policies by themselves.
+    policies: BTreeMap<ObjectName, Arc<EntrySpec>>,
     /// Chains, each made once.
     specs: chain::Chains,
     pods: PodIndex<'a>,

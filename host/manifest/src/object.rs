@@ -196,7 +196,15 @@ impl Object {
         self.body.kind()
     }
 
-    fn metadata(&self) -> &ObjectMeta {
+    /// Whether `other` asks for the same: at most status and bookkeeping differ, which nothing is made of.
+    pub fn asks_the_same(&self, other: &Self) -> bool {
+        self.source == other.source
+            && asked_metadata(self.metadata()) == asked_metadata(other.metadata())
+            && self.body.asks_the_same(&other.body)
+    }
+
+    /// What Kubernetes knows of it.
+    pub fn metadata(&self) -> &ObjectMeta {
         match &self.body {
             Body::InferenceGateway(object) => &object.metadata,
             Body::InferenceService(object) => &object.metadata,
@@ -234,6 +242,29 @@ impl Body {
             Self::Secret(_) => Kind::Secret,
         }
     }
+
+    /// Equal but for metadata and status. Kinds that are not ours have to be equal as a whole.
+    fn asks_the_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::InferenceGateway(a), Self::InferenceGateway(b)) => a.spec == b.spec,
+            (Self::InferenceService(a), Self::InferenceService(b)) => a.spec == b.spec,
+            (Self::InferenceCache(a), Self::InferenceCache(b)) => a.spec == b.spec,
+            (Self::SpeculativeDecoding(a), Self::SpeculativeDecoding(b)) => a.spec == b.spec,
+            (Self::PrefillDecodingDisaggregation(a), Self::PrefillDecodingDisaggregation(b)) => {
+                a.spec == b.spec
+            }
+            (Self::StaticRoute(a), Self::StaticRoute(b)) => a.spec == b.spec,
+            (Self::RoutingPolicy(a), Self::RoutingPolicy(b)) => a.spec == b.spec,
+            (Self::ModelPlacement(a), Self::ModelPlacement(b)) => a.spec == b.spec,
+            _ => self == other,
+        }
+    }
+}
+
+/// What of the metadata something may be made of.
+fn asked_metadata(metadata: &ObjectMeta) -> impl PartialEq + use<'_> {
+    let ObjectMeta { name, namespace, uid, labels, annotations, creation_timestamp, .. } = metadata;
+    (name, namespace, uid, labels, annotations, creation_timestamp, &metadata.deletion_timestamp)
 }
 
 /// Namespace (`default` where none is named) and name.

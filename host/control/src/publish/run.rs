@@ -172,9 +172,10 @@ impl Shell {
         self.metrics.findings(&findings);
         self.metrics.resources(self.core.counts());
         let (excluded, bursts) = (self.core.excluded(), self.core.bursts());
+        let facts = Arc::new(self.core.facts());
         self.reports.send_modify(|report| {
             log_new(&report.findings, &findings);
-            *report = Report { findings, excluded, bursts, ..report.clone() };
+            *report = Report { findings, excluded, bursts, facts, generation: report.generation };
         });
     }
 }

@@ -89,7 +89,9 @@ fn one_policy_in_trouble_is_one_finding_per_gateway() {
         .core
         .findings()
         .iter()
-        .filter(|finding| finding.reason == "InvalidComponent")
+        .filter(|finding| {
+            finding.reason == "InvalidComponent" && finding.object.starts_with("InferenceGateway")
+        })
         .map(|finding| finding.object.to_string())
         .collect();
     objects.sort();

@@ -206,7 +206,12 @@ impl Lowering<'_> {
     }
 
     /// A policy's settings. What is no object is ignored, and found.
-    fn config(&mut self, about: &About, field: &str, config: &Option<Value>) -> Map<String, Value> {
+    pub(super) fn config(
+        &mut self,
+        about: &About,
+        field: &str,
+        config: &Option<Value>,
+    ) -> Map<String, Value> {
         match config {
             None | Some(Value::Null) => Map::new(),
             Some(Value::Object(map)) => {

@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use domain::name::{ObjectName, PolicyName};
-use domain::policy::{FailureMode, PolicyLimits, PolicySource};
+use domain::policy::{EntrySpec, FailureMode, Mode, PolicyLimits, PolicySource};
 use serde_json::Value;
 
 use super::Lowering;
@@ -116,9 +116,21 @@ impl Lowering<'_> {
 
     /// Looks at a `RoutingPolicy` that perhaps nobody uses.
     pub(super) fn policy_alone(&mut self, name: &ObjectName, policy: &RoutingPolicy) {
-        self.policy_source(name, &policy.spec);
-        self.policy_limits(name, &policy.spec);
         let about = About::new(Kind::RoutingPolicy, name);
+        let limits = self.policy_limits(name, &policy.spec);
+        if let Some(source) = self.policy_source(name, &policy.spec) {
+            let config = policy.spec.config.as_ref().map(|config| config.0.clone());
+            let spec = EntrySpec {
+                name: PolicyName::from(&*name.name),
+                source,
+                sha256: policy.spec.sha256.as_deref().map(Into::into),
+                config: Value::Object(self.config(&about, "spec.config", &config)).to_string().into(),
+                limits,
+                failure_mode: failure_mode(policy.spec.failure_mode),
+                mode: Mode::Active,
+            };
+            self.policies.insert(name.clone(), Arc::new(spec));
+        }
         let builtin = canonical(&name.name);
         if self.options.builtins.contains(builtin) {
             let message =

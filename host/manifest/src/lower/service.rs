@@ -23,19 +23,19 @@ const PAIR: &str = "speculative decoding over two engines";
 
 /// A service, lowered. Shared by every route that names it.
 #[derive(Debug)]
-pub(super) struct ServiceDraft {
+pub struct ServiceDraft {
     /// The model as the engines know it.
-    pub(super) model: ModelName,
+    pub model: ModelName,
     /// Routable endpoints.
-    pub(super) endpoints: Arc<[Arc<EndpointSpec>]>,
+    pub endpoints: Arc<[Arc<EndpointSpec>]>,
     /// Endpoints whose model list lacks the model.
-    pub(super) withheld: Vec<Arc<EndpointSpec>>,
+    pub withheld: Vec<Arc<EndpointSpec>>,
     /// Adapters of the model that some endpoints have loaded.
     pub(super) adapters: Vec<Adapter>,
     /// Settings of its cache.
     pub(super) thresholds: Thresholds,
     /// Why every request is turned away.
-    pub(super) blocked: Option<Box<str>>,
+    pub blocked: Option<Box<str>>,
 }
 
 impl<'a> Lowering<'a> {
