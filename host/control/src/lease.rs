@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use crate::start::stopped;
 
 /// Name of our lease, in the gateway's own namespace.
-pub const LEASE_NAME: &str = "wicketgate-leader";
+pub const LEASE_NAME: &str = "wicketgate";
 /// How long a lease lasts that nobody renews.
 pub const LEASE_DURATION: Duration = Duration::from_secs(15);
 /// Without a renewal for this long the holder gives up. Shorter than [`LEASE_DURATION`], so that what the holder has under
