@@ -2,10 +2,11 @@
 //!
 //! A [`source`] turns what it sees into bursts of changes; [`publish`] owns the index, lowers it, has policies prepared
 //! and publishes the snapshot; [`observe`] looks at the engines of that snapshot. [`start`] runs the three on threads of
-//! their own; nothing here is called on the request path.
+//! their own; nothing here is called on the request path. Where the source is a cluster, [`controllers`] write back to it.
 
 mod check;
 mod clock;
+mod cluster;
 mod index;
 mod start;
 mod watch;
@@ -13,6 +14,7 @@ mod watch;
 #[cfg(test)]
 mod fake;
 
+pub mod controllers;
 pub mod lease;
 pub mod metrics;
 pub mod observe;
@@ -22,6 +24,7 @@ pub mod status;
 
 pub use check::{Checked, check};
 pub use clock::Clock;
+pub use cluster::KubernetesSettings;
 pub use index::{Index, Services};
 pub use metrics::ControllerMetrics;
-pub use start::{Control, Ends, Settings, start};
+pub use start::{Control, Ends, SLEEPS_MAX, Settings, SourceSettings, start};

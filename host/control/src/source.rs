@@ -4,6 +4,7 @@ use domain::finding::Finding;
 use manifest::Change;
 
 pub mod directory;
+pub mod kubernetes;
 
 /// Bursts that may wait for the index; a source that is faster waits.
 pub const BURSTS_MAX: usize = 16;

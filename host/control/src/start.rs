@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use domain::policy::Prepare;
 use domain::published::{Published, Publisher};
+use domain::sleep::SleepNote;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
+use crate::cluster::{Cluster, KubernetesSettings};
 use crate::index::Index;
 use crate::metrics::ControllerMetrics;
 use crate::observe::{Cards, ObserveSettings, Observer};
@@ -23,8 +25,8 @@ use crate::source::directory::watch::DirectorySource;
 /// What the control plane is told by the operator.
 #[derive(Debug)]
 pub struct Settings {
-    /// Directory of manifests (`--manifests`).
-    pub manifests: PathBuf,
+    /// Where configuration comes from.
+    pub source: SourceSettings,
     /// Where relative paths of policy files start (`--policy-dir`).
     pub policy_directory: PathBuf,
     /// An empty index, knowing the options of lowering.
@@ -36,6 +38,18 @@ pub struct Settings {
     /// How long the very first snapshot waits for its policies to be ready; later ones never wait. Zero does not wait.
     pub first_wait_max: Duration,
 }
+
+/// Where configuration comes from.
+#[derive(Clone, Debug)]
+pub enum SourceSettings {
+    /// A directory of manifests (`--manifests`).
+    Directory(PathBuf),
+    /// The cluster that `KUBECONFIG`, or else the pod's own service account, leads to.
+    Kubernetes(KubernetesSettings),
+}
+
+/// Pods whose label is still to be written after a client put their engine to sleep or woke it.
+pub const SLEEPS_MAX: usize = 256;
 
 /// What the control plane is plugged into.
 pub struct Ends {
@@ -49,6 +63,9 @@ pub struct Ends {
     pub forget_slots: ForgetSlots,
     /// Where the control plane counts what it does.
     pub metrics: ControllerMetrics,
+    /// Engines that clients put to sleep or woke, at most [`SLEEPS_MAX`] waiting; their pods are labelled, where there is
+    /// a cluster.
+    pub sleeps: mpsc::Receiver<SleepNote>,
 }
 
 impl fmt::Debug for Ends {
@@ -63,18 +80,19 @@ pub struct Control {
     reports: watch::Receiver<Report>,
     cards: watch::Receiver<Arc<Cards>>,
     stop: watch::Sender<bool>,
-    source: DirectorySource,
+    directory: Option<DirectorySource>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Starts three threads: `directory` looks at the manifests, `control` publishes, `observe` looks at engines.
+/// Starts three threads: `directory` looks at the manifests or `kubernetes` at the cluster, `control` publishes, `observe`
+/// looks at engines.
 ///
 /// Returns at once; the first snapshot is in force when [`Published::is_ready`] says so.
 ///
 /// # Errors
 /// If the system gives us no thread. Bad input is no error: it is a finding.
 pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
-    let Ends { publisher, published, prepare, forget_slots, metrics } = ends;
+    let Ends { publisher, published, prepare, forget_slots, metrics, sleeps } = ends;
     let (stop, stopped) = watch::channel(false);
     let (report, reports) = watch::channel(Report::default());
     let (bursts_in, bursts) = mpsc::channel(BURSTS_MAX);
@@ -90,23 +108,31 @@ pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
         bursts,
         lists,
         reports: report,
-        metrics,
+        metrics: metrics.clone(),
     };
     let observer = Observer {
-        published,
+        published: published.clone(),
         reports: reports.clone(),
         lists: lists_in,
         cards: cards_in,
         clock: settings.clock,
         settings: settings.observe,
     };
-    let (shell_stopped, observer_stopped) = (stopped.clone(), stopped);
-    let threads = vec![
+    let (shell_stopped, observer_stopped) = (stopped.clone(), stopped.clone());
+    let mut threads = vec![
         thread("control", move || shell.run(shell_stopped))?,
         thread("observe", move || observer.run(observer_stopped))?,
     ];
-    let source = DirectorySource::start(settings.manifests, bursts_in)?;
-    Ok(Control { reports, cards, stop, source, threads })
+    let directory = match settings.source {
+        SourceSettings::Directory(root) => Some(DirectorySource::start(root, bursts_in)?),
+        SourceSettings::Kubernetes(settings) => {
+            let (bursts, reports) = (bursts_in, reports.clone());
+            let cluster = Cluster { settings, bursts, reports, published, sleeps, metrics };
+            threads.push(thread("kubernetes", move || cluster.run(stopped))?);
+            None
+        }
+    };
+    Ok(Control { reports, cards, stop, directory, threads })
 }
 
 impl Control {
@@ -123,7 +149,9 @@ impl Control {
     /// Ends and joins everything that [`start`] began. Blocks for a few milliseconds. What is published stays published.
     pub fn stop(self) {
         self.stop.send_replace(true);
-        self.source.stop();
+        if let Some(directory) = self.directory {
+            directory.stop();
+        }
         for thread in self.threads {
             if thread.join().is_err() {
                 tracing::error!("a control thread panicked");

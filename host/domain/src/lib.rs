@@ -24,6 +24,7 @@ pub mod retry;
 pub mod ring;
 pub mod route;
 pub mod signal;
+pub mod sleep;
 pub mod snapshot;
 
 #[cfg(test)]

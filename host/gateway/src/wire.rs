@@ -6,16 +6,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use control::observe::ObserveSettings;
-use control::{Clock, Control, ControllerMetrics, Ends, Index, Settings};
+use control::{Clock, Control, ControllerMetrics, Ends, Index, SLEEPS_MAX, Settings, SourceSettings};
 use domain::admission::BodyBytes;
 use domain::prefix::PrefixIndex;
 use domain::published::{Published, published};
+use domain::sleep::SleepNote;
 use policy::{Library, Options};
 use prometheus::Registry;
 use proxy::metrics::{Board, Collector};
 use proxy::respond::Dialect;
-use proxy::{CertificateFiles, ListenerSpec, Parts, Server, ServerHandle, ServerOptions, Status};
-use tokio::sync::watch;
+use proxy::{CertificateFiles, ListenerSpec, Parts, Server, ServerHandle, ServerOptions, Status, TellSleep};
+use tokio::sync::{mpsc, watch};
 
 use crate::args::ServeArgs;
 use crate::pages::{self, Phase};
@@ -54,6 +55,7 @@ impl Running {
     fn start(args: &ServeArgs) -> anyhow::Result<Self> {
         let manifests = args.manifests.clone().context("--manifests DIR is required")?;
         anyhow::ensure!(manifests.is_dir(), "--manifests: {} is no directory", manifests.display());
+        let source = SourceSettings::Directory(manifests);
         let epoch = Instant::now();
         let workers = args.workers.map_or_else(default_workers, usize::from);
         let (publisher, published) = published();
@@ -77,17 +79,24 @@ impl Running {
         let metrics = ControllerMetrics::register(&registry)?;
 
         let status = Arc::<Status>::default();
+        let (sleeps_in, sleeps) = mpsc::channel(SLEEPS_MAX);
+        let tell_sleep = matches!(source, SourceSettings::Kubernetes(_)).then(|| tell_sleep(sleeps_in));
         let server = start_server(
             args,
             workers,
             epoch,
-            Parts { published: published.clone(), policies: library.clone(), index: Arc::clone(&index) },
+            Parts {
+                published: published.clone(),
+                policies: library.clone(),
+                index: Arc::clone(&index),
+                tell_sleep,
+            },
             registry.clone(),
             (Arc::clone(&board), Arc::clone(&status)),
         )?;
         let control = control::start(
             Settings {
-                manifests,
+                source,
                 policy_directory: args.policy_dir.clone(),
                 index: self::index(),
                 observe: ObserveSettings {
@@ -103,6 +112,7 @@ impl Running {
                 prepare: library,
                 forget_slots: Box::new(move |slots| slots.iter().for_each(|slot| index.forget(*slot))),
                 metrics,
+                sleeps,
             },
         )?;
         let (phase, phases) = watch::channel(Phase::Starting);
@@ -156,6 +166,15 @@ impl Running {
         tracing::info!("ended");
         Ok(())
     }
+}
+
+/// Passes on which engines were put to sleep or woken. Beyond what may wait, the engine's own word has to do.
+fn tell_sleep(sleeps: mpsc::Sender<SleepNote>) -> TellSleep {
+    Arc::new(move |note| {
+        if let Err(error) = sleeps.try_send(note) {
+            tracing::warn!(%error, "the pod of an engine will not be labelled");
+        }
+    })
 }
 
 /// As many workers as the CPU quota allows.

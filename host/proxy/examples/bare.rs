@@ -51,7 +51,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         workers,
         ..ServerOptions::default()
     };
-    let parts = Parts { published, policies: Arc::new(Nothing), index: Arc::new(PrefixIndex::new(64 << 20)) };
+    let parts = Parts {
+        published,
+        policies: Arc::new(Nothing),
+        index: Arc::new(PrefixIndex::new(64 << 20)),
+        tell_sleep: None,
+    };
     let _handle = Server::start(options, parts)?;
     loop {
         std::thread::park();

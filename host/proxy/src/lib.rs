@@ -27,6 +27,6 @@ mod upstream;
 mod fixture;
 
 pub use server::{
-    CertificateFiles, ListenerSpec, Parts, Server, ServerHandle, ServerOptions, Status, WORKERS_MAX,
-    WorkerState, Workers,
+    CertificateFiles, ListenerSpec, Parts, Server, ServerHandle, ServerOptions, Status, TellSleep,
+    WORKERS_MAX, WorkerState, Workers,
 };

@@ -20,6 +20,7 @@ use domain::admission::BodyBytes;
 use domain::policy::Policies;
 use domain::prefix::PrefixIndex;
 use domain::published::Published;
+use domain::sleep::SleepNote;
 use prometheus::Registry;
 
 use crate::metrics::Board;
@@ -108,7 +109,12 @@ pub struct Parts {
     pub policies: Arc<dyn Policies>,
     /// Who is believed to hold which prompts.
     pub index: Arc<PrefixIndex>,
+    /// Told of pods whose engine a client put to sleep or woke. Must not block.
+    pub tell_sleep: Option<TellSleep>,
 }
+
+/// Takes a [`SleepNote`].
+pub type TellSleep = Arc<dyn Fn(SleepNote) + Send + Sync>;
 
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -122,6 +128,7 @@ pub(crate) struct Shared {
     pub(crate) published: Published,
     pub(crate) policies: Arc<dyn Policies>,
     pub(crate) index: Arc<PrefixIndex>,
+    pub(crate) tell_sleep: Option<TellSleep>,
     bells: Arc<Bells>,
 }
 
@@ -162,9 +169,9 @@ impl Server {
         }
         let desks: Vec<Arc<Desk>> = (0..workers).map(|_| Arc::default()).collect();
         let epoch = options.epoch;
-        let Parts { published, policies, index } = parts;
+        let Parts { published, policies, index, tell_sleep } = parts;
         let bells = Arc::new(Bells(desks.clone()));
-        let shared = Arc::new(Shared { options, published, policies, index, bells });
+        let shared = Arc::new(Shared { options, published, policies, index, tell_sleep, bells });
         let mut threads = Vec::new();
         for (index, listeners) in per_worker.into_iter().enumerate() {
             let shared = Arc::clone(&shared);

@@ -44,7 +44,7 @@ impl Plane {
         let forget = Arc::clone(&forgotten);
         let often = Duration::from_millis(20);
         let settings = Settings {
-            manifests: manifests.path().to_owned(),
+            source: SourceSettings::Directory(manifests.path().to_owned()),
             policy_directory: policies.path().to_owned(),
             index: Index::default(),
             observe: ObserveSettings { metrics_interval: often, models_interval: often },
@@ -57,6 +57,7 @@ impl Plane {
             prepare: Arc::clone(&prepare) as Arc<dyn Prepare>,
             forget_slots: Box::new(move |slots| forget.lock().expect("no panic").extend_from_slice(slots)),
             metrics: ControllerMetrics::default(),
+            sleeps: mpsc::channel(SLEEPS_MAX).1,
         };
         let control = start(settings, ends).expect("threads");
         let reports = control.reports();

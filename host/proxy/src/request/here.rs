@@ -5,6 +5,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use domain::failure::FailureKind;
 use domain::route::Timeouts;
+use domain::sleep::SleepNote;
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use std::future::poll_fn;
@@ -92,8 +93,12 @@ pub(super) async fn control(
         response.headers_mut().insert(X_REQUEST_ID, HeaderValue::clone(&flight.request_id));
         return Ok(Served::Here(response));
     }
-    endpoint.state.command_sleep(control == Control::Sleep);
-    if control == Control::Sleep {
+    let asleep = control == Control::Sleep;
+    endpoint.state.command_sleep(asleep);
+    if let (Some(tell), Some(pod)) = (&worker.shared.tell_sleep, &endpoint.spec.pod) {
+        tell(SleepNote { pod: pod.clone(), uid: endpoint.spec.id.pod_uid.clone(), asleep });
+    }
+    if asleep {
         // What it held is gone.
         worker.shared.index.forget(endpoint.state.slot);
     }

@@ -230,8 +230,12 @@ impl Gateway {
                 tls: None,
             });
         }
-        let parts =
-            Parts { published, policies: Arc::new(NoPolicies), index: Arc::new(PrefixIndex::new(1 << 20)) };
+        let parts = Parts {
+            published,
+            policies: Arc::new(NoPolicies),
+            index: Arc::new(PrefixIndex::new(1 << 20)),
+            tell_sleep: None,
+        };
         let handle = Server::start(options, parts).unwrap();
         Self { handle, _publisher: publisher }
     }
