@@ -38,6 +38,8 @@ pub(crate) enum Command {
     /// Inspect and try routing policies
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Ask URLs until each answers with 2xx; exit 1 if one does not in time
+    Probe(ProbeArgs),
 }
 
 /// `wicketgate serve`.
@@ -149,6 +151,17 @@ pub(crate) struct CrdsArgs {
     /// Write one file per definition into this directory instead of printing
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+}
+
+/// `wicketgate probe`.
+#[derive(Debug, Args)]
+pub(crate) struct ProbeArgs {
+    /// What to ask, `http://…`
+    #[arg(required = true, value_name = "URL")]
+    pub(crate) urls: Vec<String>,
+    /// How long to try, over all URLs
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub(crate) timeout: Duration,
 }
 
 /// `wicketgate policy …`.

@@ -11,6 +11,7 @@ mod crds;
 mod explain;
 mod pages;
 mod policies;
+mod probe;
 mod shutdown;
 mod telemetry;
 mod wire;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Some(Command::Explain(args)) => explain::explain(&args),
         Some(Command::Crds(args)) => crds::print(&args),
         Some(Command::Policy(command)) => policies::run(&command),
+        Some(Command::Probe(args)) => probe::probe(&args),
     };
     match result {
         Ok(code) => code,
