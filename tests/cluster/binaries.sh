@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds what the cluster suite runs beside the gateway: `binaries.sh [controlplane|tools|promtool]...`, all without
-# arguments. Each Go module below this folder becomes .cache/cluster/<module>-<hash of its files>/, built once and kept;
+# Builds what the cluster suite runs beside the gateway: `binaries.sh [controlplane|tools|promtool|definitions]...`, all
+# without arguments. Each Go module below this folder becomes .cache/cluster/<module>-<hash of its files>/, built once and kept;
 # .cache/cluster/bin/ links to what is current. Only the binaries are kept: the build cache is Go's own.
 #
 # KUBEBUILDER_ASSETS, if set, names a folder with etcd and kube-apiserver, which are then used instead of ours.
@@ -29,6 +29,14 @@ version_flags() {
     done
 }
 
+need_go() { # WHAT-FOR
+    if ! command -v go >/dev/null; then
+        echo "the cluster suite needs Go 1.26 or newer to $1; install it," >&2
+        echo "or set KUBEBUILDER_ASSETS to a folder with etcd and kube-apiserver, or run \`make test-core\`" >&2
+        exit 1
+    fi
+}
+
 # build MODULE NAME=PACKAGE...: the binaries of one module, unless they are there.
 build() {
     local module=$1 kept pair
@@ -36,11 +44,7 @@ build() {
     kept=$cache/$module-$(hash_of "$module")
     mkdir -p "$bin"
     if [ ! -d "$kept" ]; then
-        if ! command -v go >/dev/null; then
-            echo "the cluster suite needs Go 1.26 or newer to build $module; install it," >&2
-            echo "or set KUBEBUILDER_ASSETS to a folder with etcd and kube-apiserver, or run \`make test-core\`" >&2
-            exit 1
-        fi
+        need_go "build $module"
         local making
         making=$(mktemp -d "$cache/.making-XXXXXX")
         for pair in "$@"; do
@@ -74,5 +78,21 @@ promtool() {
     GO_TAGS=remove_all_sd build promtool promtool=github.com/prometheus/prometheus/cmd/promtool
 }
 
-[ $# -gt 0 ] || set -- tools promtool controlplane
+# Definitions of other projects whose kinds the chart makes: .cache/cluster/definitions/.
+definitions() {
+    local module=github.com/prometheus-operator/prometheus-operator version=v0.85.0 kind
+    local sum='h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s='
+    [ ! -d "$cache/definitions" ] || return 0
+    need_go "fetch $module"
+    local said making
+    said=$(cd "$cache" && go mod download -json $module@$version)
+    grep -qF "\"Sum\": \"$sum\"" <<<"$said" || { echo "$module $version is not what it was" >&2; exit 1; }
+    making=$(mktemp -d "$cache/.making-XXXXXX")
+    for kind in prometheusrules servicemonitors; do
+        cp "$(sed -n 's/.*"Dir": "\(.*\)".*/\1/p' <<<"$said")/example/prometheus-operator-crd/monitoring.coreos.com_$kind.yaml" "$making"
+    done
+    chmod -R u+w "$making" && mv "$making" "$cache/definitions"
+}
+
+[ $# -gt 0 ] || set -- tools promtool definitions controlplane
 for target in "$@"; do "$target"; done

@@ -18,7 +18,8 @@ fi
 
 ip link set lo up
 # On lo the whole network of an address is local, not just the address.
-for network in 192.0.2.1/24 198.51.100.1/24; do
+# The last are the cluster addresses of Services: there is no kube-proxy, a test may listen on one itself.
+for network in 192.0.2.1/24 198.51.100.1/24 10.96.0.1/16; do
     ip address add "$network" dev lo
 done
 # Pods that are real processes live on this bridge, each in a namespace of its own: see pod.sh.
@@ -29,5 +30,8 @@ ip link set pods up
 mount -t tmpfs -o size=2g tmpfs "$WICKETGATE_CLUSTER_RUN"
 mount -t tmpfs tmpfs /run
 mkdir -p /run/netns /run/secrets/kubernetes.io/serviceaccount
+# There is no DNS: a test writes the names of Services here, and pods see them.
+cp /etc/hosts "$WICKETGATE_CLUSTER_RUN/hosts"
+mount --bind "$WICKETGATE_CLUSTER_RUN/hosts" /etc/hosts
 export TMPDIR=$WICKETGATE_CLUSTER_RUN
 exec "$@"

@@ -193,6 +193,7 @@ fn status_of(pod: &Pod, address: Ipv4Addr, ready: bool) -> serde_json::Value {
                 "name": container.name, "image": container.image, "imageID": "none", "restartCount": 0,
                 "ready": truth == "True", "started": running,
                 "state": if running { json!({"running": {"startedAt": since}}) }
+                    else if phase == "Succeeded" { json!({"terminated": {"exitCode": 0, "reason": "Completed"}}) }
                     else { json!({"terminated": {"exitCode": 1, "reason": "Evicted"}}) }
             })
         })

@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
-use super::READY;
+use super::{PHASE, READY};
 use crate::{inside, plane};
 
 /// A container whose image contains this name is the gateway.
@@ -57,8 +57,15 @@ impl Running {
         let url = container.readiness_probe.as_ref().map(|probe| probe_address(probe, container, address));
         let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
         let probing = tokio::spawn(probe(api, pod.name_any(), url));
+        let once = pod.spec.as_ref().is_some_and(|spec| spec.restart_policy.as_deref() == Some("Never"));
+        let (pods, name) = (Api::<Pod>::namespaced(client.clone(), &pod.namespace().unwrap_or_default()), pod.name_any());
         let ended = tokio::spawn(async move {
-            let _ = child.wait().await;
+            let status = child.wait().await;
+            if once {
+                let phase = if status.is_ok_and(|status| status.success()) { "Succeeded" } else { "Failed" };
+                let patch = Patch::Merge(json!({"metadata": {"annotations": {PHASE: phase}}}));
+                let _ = pods.patch(&name, &PatchParams::default(), &patch).await;
+            }
         });
         let grace = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
         let grace = Duration::from_secs(grace.unsigned_abs());
@@ -113,13 +120,16 @@ fn spawn(folder: &Path, pod: &Pod, container: &Container, address: Ipv4Addr) -> 
     let log = std::fs::File::create(folder.join("log")).expect("a log");
     let mut command = Command::new(script);
     command.arg(address.to_string()).arg(folder).arg(binary());
-    command.args(container.args.iter().flatten());
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    let mut args: Vec<String> = container.args.clone().unwrap_or_default();
     for variable in container.env.iter().flatten() {
         if let Some(value) = value_of(variable, pod, address) {
+            let named = format!("$({})", variable.name);
+            args.iter_mut().for_each(|arg| *arg = arg.replace(&named, &value));
             command.env(&variable.name, value);
         }
     }
+    command.args(args);
     command.env("KUBERNETES_SERVICE_HOST", inside::API_SERVER.to_string());
     command.env("KUBERNETES_SERVICE_PORT", plane::PORT.to_string());
     command.env("HOSTNAME", pod.name_any());
