@@ -6,20 +6,20 @@ ConfigMaps and Events. docs/operations.md has the list with reasons; a test runs
 # The custom resources, and their status.
 - apiGroups: [production-stack.vllm.ai]
   resources: [inferencecaches, inferencegateways, inferenceservices, modelplacements, prefilldecodingdisaggregations, routingpolicies, speculativedecodings, staticroutes]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [production-stack.vllm.ai]
   resources: [inferencecaches/status, inferencegateways/status, inferenceservices/status, modelplacements/status, prefilldecodingdisaggregations/status, routingpolicies/status, speculativedecodings/status, staticroutes/status]
   verbs: [patch]
 # Where engines are.
 - apiGroups: [""]
   resources: [services, pods]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [inference.networking.k8s.io]
   resources: [inferencepools]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 # Policies in ConfigMaps; the ConfigMap of a StaticRoute.
 - apiGroups: [""]
   resources: [configmaps]
@@ -31,7 +31,7 @@ ConfigMaps and Events. docs/operations.md has the list with reasons; a test runs
 # Credentials for engines and registries.
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 {{- end }}
 {{- if .Values.gatewayServices.enabled }}
 # The Service of an InferenceGateway.
@@ -45,13 +45,6 @@ ConfigMaps and Events. docs/operations.md has the list with reasons; a test runs
   resources: [pods]
   verbs: [patch]
 {{- end }}
-{{- end -}}
-
-{{/* Rights on cluster-wide objects: roles of prefill and decode by the node's labels. */}}
-{{- define "wicketgate.clusterRules" -}}
-- apiGroups: [""]
-  resources: [nodes]
-  verbs: [get, list, watch]
 {{- end -}}
 
 {{/* The Lease's name: every replica of a release competes for it. */}}
