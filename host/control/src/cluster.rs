@@ -9,6 +9,7 @@ use domain::sleep::SleepNote;
 use kube::{Client, Config};
 use tokio::sync::{mpsc, watch};
 
+use crate::clock::Clock;
 use crate::controllers::{self, ControllersParts};
 use crate::metrics::ControllerMetrics;
 use crate::publish::Report;
@@ -50,6 +51,8 @@ pub(crate) struct Cluster {
     pub(crate) published: Published,
     /// Engines that clients put to sleep or woke.
     pub(crate) sleeps: mpsc::Receiver<SleepNote>,
+    /// The gateway's clock.
+    pub(crate) clock: Clock,
     /// Counts what is done.
     pub(crate) metrics: ControllerMetrics,
 }
@@ -57,7 +60,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Runs until `stop` turns true (or its sender is gone).
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
-        let Self { mut settings, bursts, reports, published, sleeps, metrics } = self;
+        let Self { mut settings, bursts, reports, published, sleeps, clock, metrics } = self;
         let client = tokio::select! {
             () = stopped(&mut stop) => return,
             client = connect(&bursts) => client,
@@ -71,6 +74,7 @@ impl Cluster {
             reports,
             published,
             sleeps,
+            clock,
             metrics,
             stop,
         });

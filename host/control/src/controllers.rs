@@ -1,15 +1,29 @@
 //! What writes to the cluster.
 
+use std::sync::Arc;
+
 use domain::published::Published;
 use domain::sleep::SleepNote;
-use kube::Client;
+use kube::{Api, Client};
 use tokio::sync::{mpsc, watch};
 
+use crate::clock::Clock;
 use crate::cluster::KubernetesSettings;
+use crate::lease::{Elector, LEASE_NAME};
 use crate::metrics::ControllerMetrics;
 use crate::publish::Report;
+use crate::start::stopped;
+use crate::status::{Faults, Outcomes};
 
+pub mod config_map;
+mod events;
+mod health;
 mod sleep;
+pub mod status;
+
+use config_map::ConfigMapParts;
+use health::HealthParts;
+use status::StatusParts;
 
 /// What controllers work with.
 pub struct ControllersParts {
@@ -23,6 +37,8 @@ pub struct ControllersParts {
     pub published: Published,
     /// Engines that clients put to sleep or woke.
     pub sleeps: mpsc::Receiver<SleepNote>,
+    /// The gateway's clock.
+    pub clock: Clock,
     /// Counts what is done.
     pub metrics: ControllerMetrics,
     /// Turns true when everything ends.
@@ -35,8 +51,90 @@ impl std::fmt::Debug for ControllersParts {
     }
 }
 
-/// Runs all controllers until told to stop, on the thread of the caller.
+/// Runs all controllers until told to stop, on the thread of the caller. Those that write for all replicas do so while
+/// this one leads; the lease is given back after the last of them has ended.
 pub async fn run(parts: ControllersParts) {
-    let ControllersParts { client, settings: _, reports: _, published: _, sleeps, metrics: _, stop } = parts;
-    sleep::run(client, sleeps, stop).await;
+    let ControllersParts { client, settings, reports, published, sleeps, clock, metrics, stop } = parts;
+    let namespace = settings.namespace.clone().unwrap_or_default();
+    let (leading, leads) = watch::channel(false);
+    let (all_ended, elector_stop) = watch::channel(false);
+    let outcomes = watch::Sender::new(Outcomes::default());
+    let (events, notes) = mpsc::channel(events::EVENTS_MAX);
+    let elector = Elector::new(Api::namespaced(client.clone(), &namespace), settings.identity.as_str());
+    let election = elect(settings.leader_elect.then_some(elector), leading, elector_stop);
+    let status = StatusParts {
+        client: client.clone(),
+        reports: reports.clone(),
+        published,
+        outcomes: outcomes.subscribe(),
+        faults: Arc::new(Faults::default),
+        leads: leads.clone(),
+        events,
+        clock,
+        metrics: metrics.clone(),
+    };
+    let config_maps = ConfigMapParts {
+        client: client.clone(),
+        reports: reports.clone(),
+        namespaces: settings.watch_namespaces.clone(),
+        outcomes: outcomes.clone(),
+        leads: leads.clone(),
+        metrics: metrics.clone(),
+    };
+    let health = HealthParts { reports, outcomes, leads: leads.clone() };
+    let work = async {
+        tokio::join!(
+            Box::pin(sleep::run(client.clone(), sleeps, stop.clone())),
+            Box::pin(status::run(status, stop.clone())),
+            Box::pin(events::run(client.clone(), settings.identity.clone(), notes, stop.clone())),
+            Box::pin(config_map::run(config_maps, stop.clone())),
+            Box::pin(health::run(health, stop.clone())),
+        );
+        all_ended.send_replace(true);
+    };
+    tokio::join!(Box::pin(election), work, Box::pin(count_leading(metrics, leads, stop.clone())));
+}
+
+/// Takes part in the election. Without one, this replica always leads.
+async fn elect(elector: Option<Elector>, leading: watch::Sender<bool>, mut stop: watch::Receiver<bool>) {
+    match elector {
+        Some(elector) => elector.run(leading, stop).await,
+        None => {
+            leading.send_replace(true);
+            stopped(&mut stop).await;
+        }
+    }
+}
+
+/// Waits until this replica leads. False: everything ends.
+async fn leads(leads: &mut watch::Receiver<bool>, stop: &mut watch::Receiver<bool>) -> bool {
+    tokio::select! {
+        () = stopped(stop) => false,
+        leads = leads.wait_for(|leads| *leads) => leads.is_ok(),
+    }
+}
+
+/// Waits until this replica does not lead any more.
+async fn lost(leads: &mut watch::Receiver<bool>) {
+    // An error says that nobody can make us leaders any more.
+    let _ = leads.wait_for(|leads| !*leads).await;
+}
+
+/// Shows who leads.
+async fn count_leading(
+    metrics: ControllerMetrics,
+    mut leads: watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let now = *leads.borrow_and_update();
+        metrics.leader(LEASE_NAME, now);
+        tokio::select! {
+            () = stopped(&mut stop) => break,
+            changed = leads.changed() => if changed.is_err() {
+                break;
+            },
+        }
+    }
+    metrics.leader(LEASE_NAME, false);
 }

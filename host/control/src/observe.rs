@@ -19,7 +19,7 @@ use crate::publish::Report;
 use crate::start::stopped;
 
 mod cards;
-mod client;
+pub(crate) mod client;
 mod models;
 mod page;
 mod probe;

@@ -125,9 +125,17 @@ pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
     ];
     let directory = match settings.source {
         SourceSettings::Directory(root) => Some(DirectorySource::start(root, bursts_in)?),
-        SourceSettings::Kubernetes(settings) => {
+        SourceSettings::Kubernetes(cluster) => {
             let (bursts, reports) = (bursts_in, reports.clone());
-            let cluster = Cluster { settings, bursts, reports, published, sleeps, metrics };
+            let cluster = Cluster {
+                settings: cluster,
+                bursts,
+                reports,
+                published,
+                sleeps,
+                clock: settings.clock,
+                metrics,
+            };
             threads.push(thread("kubernetes", move || cluster.run(stopped))?);
             None
         }

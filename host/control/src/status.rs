@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::endpoint::{EndpointSpec, EndpointState};
 use domain::finding::Finding;
@@ -41,6 +42,8 @@ use condition::Conditions;
 
 /// Fields of a status whose numbers move while requests flow.
 pub const LIVE: [&str; 6] = ["routes", "endpoints", "readyEndpoints", "cacheStats", "stats", "faults"];
+/// At most so often are live numbers of one object written.
+pub const LIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// Entries of `routes` in a gateway's status; further ones are counted only.
 pub const ROUTES_MAX: usize = 256;
 /// Names listed in one field of a status; further ones are counted only.

@@ -13,5 +13,5 @@ pub mod object;
 
 pub use bundle::{Bundle, Change, ListedModel};
 pub use decode::{Decoded, decode};
-pub use lower::{LowerOptions, Lowered, ServiceDraft, lower};
+pub use lower::{LowerOptions, Lowered, ServiceDraft, lower, parse_base_url};
 pub use object::{Body, Kind, Object, ObjectKey, Source};

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use domain::endpoint::{EndpointSpec, EngineTls};
+use domain::endpoint::{EndpointId, EndpointSpec, EngineTls, MetricsPage, Roles, Target};
 
 mod trust;
 
@@ -113,6 +113,27 @@ pub(super) async fn get(question: &Question, on_piece: impl FnMut(&[u8])) -> Res
     let connector = TlsConnector::from(config);
     let stream = connector.connect(name, stream).await.map_err(|error| ProbeError::Tls(error.into()))?;
     exchange(stream, question, on_piece).await
+}
+
+/// Asks a place that is no endpoint, without credentials and without TLS. What it says beyond its status is dropped.
+pub(crate) async fn knock(target: Target, path: &str, bytes_max: usize) -> Result<(), ProbeError> {
+    let url = Arc::clone(&target.authority);
+    let spec = EndpointSpec {
+        id: EndpointId { url, pod_uid: "".into() },
+        target,
+        roles: Roles::SERVE,
+        weight: 1,
+        node: "".into(),
+        zone: "".into(),
+        labels: Vec::new(),
+        pod: None,
+        asleep: false,
+        auth: None,
+        tls: None,
+        metrics: MetricsPage::default(),
+    };
+    let (spec, path) = (Arc::new(spec), path.into());
+    get(&Question { spec, tls: None, port: None, path, accept: "*/*", bytes_max }, |_| {}).await
 }
 
 /// The same, as one buffer.

@@ -61,6 +61,14 @@ impl Said {
         Self { truth: Truth::Unknown, reason: "Pending".into(), message: message.into() }
     }
 
+    /// What a condition said before, if there was one: somebody else may have found it out, who led before us.
+    pub(super) fn before(conditions: &[Condition], kind: &str) -> Option<Self> {
+        let known = conditions.iter().find(|known| known.type_ == kind)?;
+        let truth = [Truth::True, Truth::False].into_iter().find(|truth| known.status == truth.as_str());
+        let truth = truth.unwrap_or(Truth::Unknown);
+        Some(Self { truth, reason: known.reason.clone(), message: known.message.clone() })
+    }
+
     fn is(&self, truth: Truth) -> bool {
         self.truth == truth
     }

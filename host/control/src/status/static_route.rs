@@ -2,18 +2,25 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::jiff::Timestamp;
 use manifest::kind::{StaticRoute, StaticRouteStatus};
 
 use super::condition::Conditions;
 use super::outcome::{BackendHealth, ConfigMapOutcome, RouterHealth};
-use super::{About, Draft, NAMES_MAX, Said};
+use super::{About, Draft, NAMES_MAX, Said, Truth};
 
 /// Reason of the event and the condition when a ConfigMap cannot be written: as the production stack's controller spells
 /// it.
 pub(crate) const FAILED: &str = "FailedReconcileConfigMap";
+/// Reason when a ConfigMap is somebody else's.
+pub(crate) const CONFLICT: &str = "ConfigMapConflict";
+/// Reason when what is referred to is not there.
+const MISSING: &str = "ReferenceNotFound";
 
 pub(super) fn draft(about: &About<'_, StaticRoute>, before: &StaticRouteStatus) -> Draft<StaticRouteStatus> {
     let outcomes = &about.view.sight.outcomes;
+    let known = &before.common.conditions;
     let mut conditions = Conditions::of(&about.findings);
     let mut status = StaticRouteStatus {
         config_map_ref: before.config_map_ref.clone(),
@@ -21,43 +28,50 @@ pub(super) fn draft(about: &About<'_, StaticRoute>, before: &StaticRouteStatus) 
         ..Default::default()
     };
     let programmed = match outcomes.config_maps.get(about.name) {
-        Some(ConfigMapOutcome::Written { name, at, remark }) => {
-            let is_new = status.config_map_ref.as_ref() != Some(name) || status.last_applied_time.is_none();
-            let now = is_new.then_some(about.view.now);
-            if let Some(at) = at.or(now) {
-                status.last_applied_time = Some(at.to_string());
-            }
-            status.config_map_ref = Some(name.clone());
-            Said::yes("ConfigMapWritten", remark.clone())
-        }
-        Some(ConfigMapOutcome::Conflict { message }) => {
-            conditions.set("Accepted", Said::no("ConfigMapConflict", message.clone()));
-            Said::no("ConfigMapConflict", message.clone())
-        }
-        Some(ConfigMapOutcome::Failed { message }) => Said::no(FAILED, message.clone()),
+        Some(outcome) => config_map(outcome, &mut status, about.view.now),
         // What contradicts itself is not written; an earlier version may stand in the ConfigMap.
         None if !conditions.is_true("Accepted") => {
             Said::no("NotAccepted", "the ConfigMap is left as it is until the object is acceptable")
         }
-        None => Said::pending("the ConfigMap is not written yet"),
+        None => Said::before(known, "Programmed")
+            .unwrap_or_else(|| Said::pending("the ConfigMap is not written yet")),
     };
+    if programmed.reason == CONFLICT {
+        conditions.limit("Accepted", programmed.clone());
+    }
     conditions.limit("Ready", programmed.clone());
     conditions.set("Programmed", programmed);
-    if let Some(health) = outcomes.backends.get(about.name) {
-        backends(&mut conditions, health);
+    let health = outcomes.backends.get(about.name).map(|health| backends(&mut conditions, health));
+    if let Some(said) = health.or_else(|| Said::before(known, "BackendsHealthy")) {
+        conditions.set("BackendsHealthy", said);
     }
-    router(&mut conditions, outcomes.routers.get(about.name));
+    if about.object.spec.router_ref.is_some() {
+        router(&mut conditions, outcomes.routers.get(about.name), known);
+    }
     let spec = &about.object.spec;
     let total = spec.static_backends.split(',').filter(|url| !url.trim().is_empty()).count();
     let resolved = BTreeMap::from([("backends".to_owned(), total.to_string())]);
     Draft { conditions: conditions.with_progress(), resolved, status }
 }
 
-fn backends(conditions: &mut Conditions, health: &BackendHealth) {
+fn config_map(outcome: &ConfigMapOutcome, status: &mut StaticRouteStatus, now: Timestamp) -> Said {
+    match outcome {
+        ConfigMapOutcome::Written { name, at, remark } => {
+            let is_new = status.config_map_ref.as_ref() != Some(name) || status.last_applied_time.is_none();
+            if let Some(at) = at.or(is_new.then_some(now)) {
+                status.last_applied_time = Some(at.to_string());
+            }
+            status.config_map_ref = Some(name.clone());
+            Said::yes("ConfigMapWritten", remark.clone())
+        }
+        ConfigMapOutcome::Conflict { message } => Said::no(CONFLICT, message.clone()),
+        ConfigMapOutcome::Failed { message } => Said::no(FAILED, message.clone()),
+    }
+}
+
+fn backends(conditions: &mut Conditions, health: &BackendHealth) -> Said {
     if health.dead.is_empty() {
-        let message = format!("all {} backends answer", health.total);
-        conditions.set("BackendsHealthy", Said::yes("BackendsHealthy", message));
-        return;
+        return Said::yes("BackendsHealthy", format!("all {} backends answer", health.total));
     }
     let named = health.dead.iter().take(NAMES_MAX).map(|(url, why)| format!("{url}: {why}"));
     let mut message = named.collect::<Vec<_>>().join("; ");
@@ -67,26 +81,28 @@ fn backends(conditions: &mut Conditions, health: &BackendHealth) {
     if health.dead.len() == health.total {
         conditions.limit("Ready", Said::no("NoEndpoints", "no backend answers"));
     }
-    conditions.set("BackendsHealthy", Said::no("BackendsUnhealthy", message));
+    Said::no("BackendsUnhealthy", message)
 }
 
 /// Both of the production stack's conditions: one is the other's opposite, and never are both true.
-fn router(conditions: &mut Conditions, health: Option<&RouterHealth>) {
-    let (succeeded, failed) = match health {
-        None => return,
-        Some(RouterHealth::Missing { message }) => {
-            conditions.limit("ResolvedRefs", Said::no("ReferenceNotFound", message.clone()));
-            conditions.limit("Ready", Said::no("ReferenceNotFound", message.clone()));
-            (Said::no("RouterNotFound", message.clone()), Said::yes("HealthCheckFailed", message.clone()))
-        }
-        Some(RouterHealth::Healthy) => {
-            (Said::yes("HealthCheckSucceeded", ""), Said::no("HealthCheckSucceeded", ""))
-        }
-        Some(RouterHealth::Unhealthy { message }) => {
-            conditions.limit("Ready", Said::no("HealthCheckFailed", message.clone()));
-            (Said::no("HealthCheckFailed", message.clone()), Said::yes("HealthCheckFailed", message.clone()))
-        }
+fn router(conditions: &mut Conditions, health: Option<&RouterHealth>, known: &[Condition]) {
+    let succeeded = match health {
+        None => match Said::before(known, "HealthCheckSucceeded") {
+            Some(said) => said,
+            None => return,
+        },
+        Some(RouterHealth::Healthy) => Said::yes("HealthCheckSucceeded", ""),
+        Some(RouterHealth::Missing { message }) => Said::no(MISSING, message.clone()),
+        Some(RouterHealth::Unhealthy { message }) => Said::no("HealthCheckFailed", message.clone()),
     };
+    let failed = match succeeded.truth {
+        Truth::True => Said::no("HealthCheckSucceeded", ""),
+        _ => Said::yes("HealthCheckFailed", succeeded.message.clone()),
+    };
+    if succeeded.reason == MISSING {
+        conditions.limit("ResolvedRefs", succeeded.clone());
+    }
+    conditions.limit("Ready", succeeded.clone());
     conditions.set("HealthCheckSucceeded", succeeded);
     conditions.set("HealthCheckFailed", failed);
 }

@@ -412,6 +412,8 @@ fn a_static_route_tells_of_its_config_map_its_backends_and_its_router() {
     assert!(place.message(Kind::StaticRoute, "r", "BackendsHealthy").contains(B));
     assert_eq!(place.condition(Kind::StaticRoute, "r", "Ready"), "True Ready", "the others serve");
 
+    let routed = ROUTE.replacen('{', r#"{"routerRef":{"name":"router"},"#, 1);
+    place.apply(&document("StaticRoute", "r", &routed));
     let unhealthy = RouterHealth::Unhealthy { message: "answered 500".into() };
     for (health, succeeded, failed) in [
         (RouterHealth::Healthy, "True", "False"),
@@ -423,6 +425,11 @@ fn a_static_route_tells_of_its_config_map_its_backends_and_its_router() {
         assert!(place.condition(Kind::StaticRoute, "r", "HealthCheckSucceeded").starts_with(succeeded));
         assert!(place.condition(Kind::StaticRoute, "r", "HealthCheckFailed").starts_with(failed));
     }
+
+    // Whoever leads next knows nothing yet, and takes nothing back.
+    let known = std::mem::take(&mut place.outcomes);
+    assert_eq!(place.tell(), []);
+    place.outcomes = known;
 
     let message = "ConfigMap r-config belongs to Deployment x".to_owned();
     place.outcomes.config_maps.insert(name, ConfigMapOutcome::Conflict { message });

@@ -11,7 +11,10 @@ pub(crate) const URL_BYTES_MAX: usize = 2_048;
 
 /// Reads a base URL: `http` or `https`, a host, perhaps a port and a path; no user, query or fragment. Returns it without
 /// trailing slashes, host and scheme in lower case, together with its parts.
-pub(crate) fn parse(text: &str) -> Result<(Arc<str>, Target), &'static str> {
+///
+/// # Errors
+/// Why it is none, for people.
+pub fn parse(text: &str) -> Result<(Arc<str>, Target), &'static str> {
     let text = text.trim();
     if text.len() > URL_BYTES_MAX {
         return Err("it is longer than 2048 bytes");
