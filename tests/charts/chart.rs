@@ -280,12 +280,11 @@ fn the_prometheus_operators_kinds_are_left_out_where_it_is_not() {
 /// The numbers of the chart's defaults reach the binary as they are: Helm likes to print large ones with an exponent.
 #[test]
 fn large_numbers_keep_their_digits() {
-    let objects = chart(&["--set", "gateway.bodyMemoryBytes=17179869184"]);
+    let objects = chart(&[]);
     let (spec, _) = pod(the(&objects, "Deployment")).expect("a template");
-    assert!(
-        items(&spec["containers"][0]["args"]).contains(&json!("--body-memory-bytes=17179869184")),
-        "{spec}"
-    );
+    for wanted in ["--body-memory-bytes=536870912", "--prefix-index-bytes=67108864"] {
+        assert!(items(&spec["containers"][0]["args"]).contains(&json!(wanted)), "{wanted}: {spec}");
+    }
 }
 
 #[test]
