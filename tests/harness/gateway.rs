@@ -30,6 +30,8 @@ pub struct Options {
     pub files: Vec<(String, String)>,
     /// Files of the policy directory before the start.
     pub policies: Vec<(String, Vec<u8>)>,
+    /// Serve from the cluster that the environment names, not from a directory.
+    pub from_cluster: bool,
 }
 
 impl Options {
@@ -105,7 +107,10 @@ impl Gateway {
             std::fs::write(policies.join(name), bytes).expect("policy written");
         }
         let mut command = Command::new(options.binary.clone().unwrap_or_else(binary));
-        command.arg("serve").arg("--manifests").arg(&manifests).arg("--policy-dir").arg(&policies);
+        command.arg("serve").arg("--policy-dir").arg(&policies);
+        if !options.from_cluster {
+            command.arg("--manifests").arg(&manifests);
+        }
         for (flag, value) in [
             ("--listen", "127.0.0.1:0"),
             ("--metrics-bind-address", "127.0.0.1:0"),

@@ -3,9 +3,15 @@
 //!
 //! Nothing here starts outside the private network namespace that `tests/cluster/inside.sh` makes: see [`inside`].
 
+pub mod account;
 pub mod address;
+pub mod audit;
+pub mod detour;
+pub mod engines;
+pub mod gateway;
 pub mod inside;
 pub mod kubelet;
 pub mod place;
 pub mod plane;
+pub mod service;
 pub mod tool;

@@ -24,7 +24,6 @@ impl Said {
     ///
     /// # Panics
     /// With both outputs if it did not.
-    #[must_use]
     pub fn ok(self) -> Self {
         assert!(self.success, "out: {}\nerr: {}", self.out, self.err);
         self

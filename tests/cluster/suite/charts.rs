@@ -235,7 +235,8 @@ async fn a_releases_life(version: &str) {
     let left = place.kubectl(&["get", "crd", "-o", "name"], "").await.ok().out;
     assert_eq!(left.lines().filter(|name| name.ends_with("production-stack.vllm.ai")).count(), 8, "{left}");
     let ours = "app.kubernetes.io/part-of=wicketgate,app.kubernetes.io/instance=rel";
-    let said = place.kubectl(&["get", "clusterroles,clusterrolebindings", "-o", "name", "-l", ours], "").await.ok();
+    let said =
+        place.kubectl(&["get", "clusterroles,clusterrolebindings", "-o", "name", "-l", ours], "").await.ok();
     assert_eq!(said.out, "", "cluster-wide objects of the release");
 }
 

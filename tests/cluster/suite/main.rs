@@ -1,3 +1,14 @@
 //! The cluster suite: the gateway on a real API server. `make test-cluster` runs it in a network of its own.
 
+mod charts;
 mod definitions;
+mod discovery;
+mod edit;
+mod leader;
+mod load;
+mod rights;
+mod samples;
+mod scale;
+mod signals;
+mod static_route;
+mod status;

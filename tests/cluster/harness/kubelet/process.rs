@@ -58,7 +58,8 @@ impl Running {
         let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
         let probing = tokio::spawn(probe(api, pod.name_any(), url));
         let once = pod.spec.as_ref().is_some_and(|spec| spec.restart_policy.as_deref() == Some("Never"));
-        let (pods, name) = (Api::<Pod>::namespaced(client.clone(), &pod.namespace().unwrap_or_default()), pod.name_any());
+        let (pods, name) =
+            (Api::<Pod>::namespaced(client.clone(), &pod.namespace().unwrap_or_default()), pod.name_any());
         let ended = tokio::spawn(async move {
             let status = child.wait().await;
             if once {

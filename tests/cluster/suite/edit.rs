@@ -1,0 +1,129 @@
+//! `kubectl edit` of an `InferenceGateway` under traffic, and policies that come from the cluster.
+
+use std::time::{Duration, Instant};
+
+use cluster::engines::{deployment, routing_manifests};
+use cluster::gateway;
+use cluster::place::Place;
+use harness::fleet::{chat, until};
+use harness::gateway::{Gateway, component};
+use serde_json::{Value, json};
+
+use crate::load::Load;
+
+/// The bar from the API server's answer to the new policy deciding on all workers.
+const EDIT_MAX: Duration = Duration::from_millis(300);
+/// So many edits.
+const EDITS: usize = 100;
+
+/// The policy that decided one request, by the answer's header.
+async fn decided_by(gateway: &Gateway) -> String {
+    let answer = gateway.post("/v1/chat/completions", &chat("llama", "hello")).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.header("x-wicketgate-policy").expect("the header is on").to_owned()
+}
+
+/// Bar: 100 edits of the policy under load: in force on all workers 300 ms after the API server's answer, no request fails.
+#[tokio::test]
+async fn an_edited_policy_decides_on_all_workers_in_300_ms_and_nobody_fails() {
+    let place = Place::new("edit").await;
+    let _pods = deployment(&place, "llama", "llama", 2).await;
+    place.apply(&routing_manifests("llama", "llama", "routeStrategy: round-robin,")).await;
+    let gateway = gateway::ready(&place).await;
+    until("round robin decides", || async { (decided_by(&gateway).await == "round-robin").then_some(()) })
+        .await;
+    let load = Load::start(&gateway, "llama", 4);
+    let mut times = Vec::new();
+    for edit in 0..EDITS {
+        let policy = ["least-in-flight", "round-robin"][edit % 2];
+        place.patch("InferenceGateway", "gw", json!({"spec": {"routeStrategy": policy}})).await;
+        let answered = Instant::now();
+        // Each connection lands on one of the workers: the last answer by the old policy counts.
+        let (mut last, mut in_a_row) = (Duration::ZERO, 0);
+        while in_a_row < 8 {
+            let began = answered.elapsed();
+            if decided_by(&gateway).await == policy {
+                in_a_row += 1;
+            } else {
+                (last, in_a_row) = (answered.elapsed(), 0);
+            }
+            assert!(began < Duration::from_secs(10), "{policy} never decides");
+        }
+        times.push(last);
+    }
+    load.assert_no_failure().await;
+    times.sort();
+    eprintln!("edits: median {:?}, worst {:?} of {EDITS}", times[EDITS / 2], times[EDITS - 1]);
+    assert!(times[EDITS - 1] <= EDIT_MAX, "{times:?}");
+}
+
+/// A policy in a ConfigMap: fetched, checked, in force; its status says what it is and who uses it.
+#[tokio::test]
+async fn a_policy_comes_from_a_config_map_and_its_status_describes_it() {
+    let place = Place::new("policy-map").await;
+    let _pods = deployment(&place, "llama", "llama", 2).await;
+    store_policy(&place, "ConfigMap", "mine", "least-in-flight").await;
+    place
+        .apply(
+            "apiVersion: production-stack.vllm.ai/v1alpha1
+kind: RoutingPolicy
+metadata: {name: mine}
+spec: {source: {configMapRef: {name: mine, key: policy.wasm}}}
+",
+        )
+        .await;
+    place.apply(&routing_manifests("llama", "llama", "routeStrategy: mine,")).await;
+    let gateway = gateway::ready(&place).await;
+    place.condition("RoutingPolicy", "mine", "Ready", "True").await;
+    place.condition("InferenceGateway", "gw", "PolicyProgrammed", "True").await;
+    assert!(decided_by(&gateway).await.contains("mine"));
+    let status = place.get("RoutingPolicy", "mine").await.data["status"].clone();
+    assert!(status["policy"]["digest"].as_str().is_some_and(|digest| digest.len() >= 64), "{status}");
+    assert_eq!(status["policy"]["sizeBytes"], component("least-in-flight").len());
+    assert!(status["inUseBy"].as_array().is_some_and(|users| !users.is_empty()), "{status}");
+    let said = place.kubectl(&["get", "rpol", "mine", "--no-headers"], "").await.ok();
+    assert!(said.out.contains("True"), "{}", said.out);
+}
+
+/// A new version that does not load is told in both statuses; the last good one decides on.
+#[tokio::test]
+async fn a_policy_that_does_not_load_leaves_the_last_good_one_in_force() {
+    let place = Place::new("policy-bad").await;
+    let _pods = deployment(&place, "llama", "llama", 2).await;
+    store_policy(&place, "Secret", "mine", "round-robin").await;
+    place
+        .apply(
+            "apiVersion: production-stack.vllm.ai/v1alpha1
+kind: RoutingPolicy
+metadata: {name: mine}
+spec: {source: {secretRef: {name: mine, key: policy.wasm}}}
+",
+        )
+        .await;
+    place.apply(&routing_manifests("llama", "llama", "routeStrategy: mine,")).await;
+    let gateway = gateway::ready(&place).await;
+    place.condition("InferenceGateway", "gw", "PolicyProgrammed", "True").await;
+    let load = Load::start(&gateway, "llama", 2);
+    let bad = json!({"data": {"policy.wasm": base64(b"\0asm and then nothing")}});
+    place.patch("Secret", "mine", bad).await;
+    let programmed = place.condition("InferenceGateway", "gw", "PolicyProgrammed", "False").await;
+    assert!(programmed["message"].as_str().expect("a message").contains("mine"), "{programmed}");
+    place.condition("RoutingPolicy", "mine", "Ready", "False").await;
+    place.condition("InferenceGateway", "gw", "Ready", "True").await;
+    assert!(decided_by(&gateway).await.contains("mine"), "the last good one decides");
+    store_policy(&place, "Secret", "mine", "least-in-flight").await;
+    place.condition("InferenceGateway", "gw", "PolicyProgrammed", "True").await;
+    load.assert_no_failure().await;
+}
+
+/// Puts a built-in's component under the key `policy.wasm`.
+async fn store_policy(place: &Place, kind: &str, name: &str, policy: &str) {
+    let field = if kind == "Secret" { "data" } else { "binaryData" };
+    let mut object: Value = json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}});
+    object[field] = json!({"policy.wasm": base64(&component(policy))});
+    place.try_apply(&object).await.expect("stored");
+}
+
+fn base64(bytes: &[u8]) -> Value {
+    serde_json::to_value(k8s_openapi::ByteString(bytes.to_vec())).expect("text")
+}

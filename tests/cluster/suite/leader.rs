@@ -1,0 +1,147 @@
+//! One replica writes, all of them serve; and nobody writes without a reason.
+
+use std::time::{Duration, Instant};
+
+use cluster::audit;
+use cluster::engines::{deployment, routing_manifests};
+use cluster::gateway::Start;
+use cluster::place::{Place, condition_of};
+use harness::fleet::{chat, until};
+use harness::gateway::Gateway;
+use serde_json::json;
+
+/// The bar for another replica to write after the leader has gone without a word.
+const TAKEOVER_MAX: Duration = Duration::from_secs(20);
+/// How long nothing may be written but the Lease: five minutes by the issue, shorter here unless asked for.
+const IDLE: Duration = Duration::from_secs(20);
+
+async fn replica(place: &Place, name: &str) -> Gateway {
+    Start::at(place).named(name).env("LEADER_ELECTION_ENABLED", "true").ready().await
+}
+
+/// Who holds the Lease.
+async fn holder(place: &Place) -> String {
+    place
+        .until("Lease", "wicketgate", |lease| {
+            lease.data["spec"]["holderIdentity"]
+                .as_str()
+                .filter(|holder| !holder.is_empty())
+                .map(str::to_owned)
+        })
+        .await
+}
+
+/// A16: two replicas, one leader; after the leader is killed the other writes within 20 s, and both served all along.
+#[tokio::test]
+async fn when_the_leader_is_killed_another_takes_over_and_traffic_goes_on() {
+    let place = Place::new("a16").await;
+    let _pods = deployment(&place, "llama", "llama", 1).await;
+    place.apply(&routing_manifests("llama", "llama", "")).await;
+    let first = replica(&place, "replica-a").await;
+    let leader = holder(&place).await;
+    assert!(leader.contains("replica-a"), "{leader}");
+    let second = replica(&place, "replica-b").await;
+    place.condition("InferenceGateway", "gw", "Ready", "True").await;
+    for gateway in [&first, &second] {
+        assert_eq!(gateway.post("/v1/chat/completions", &chat("llama", "hello")).await.status, 200);
+    }
+    assert_eq!(holder(&place).await, leader, "the second replica took a lease that was held");
+
+    let killed = Instant::now();
+    drop(first);
+    place.patch("InferenceGateway", "gw", json!({"spec": {"routeStrategy": "unheard-of"}})).await;
+    let began = Instant::now();
+    let mut answers = 0;
+    // The status of the edit is the new leader's first word; requests go on meanwhile.
+    loop {
+        assert_eq!(second.post("/v1/chat/completions", &chat("llama", "hello")).await.status, 200);
+        answers += 1;
+        let accepted = condition_of(&place.get("InferenceGateway", "gw").await, "Accepted");
+        if accepted.is_some_and(|found| found["reason"] == "PolicyNotFound") {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "nobody took over");
+    }
+    eprintln!("takeover after {:?}, {answers} answers meanwhile", killed.elapsed());
+    assert!(killed.elapsed() < TAKEOVER_MAX, "{:?}", killed.elapsed());
+    let lease = place.get("Lease", "wicketgate").await;
+    assert!(lease.data["spec"]["holderIdentity"].as_str().is_some_and(|holder| holder.contains("replica-b")));
+    assert_eq!(lease.data["spec"]["leaseTransitions"], 1);
+}
+
+/// A leader that ends in an orderly way gives the Lease back: the other need not wait until it runs out.
+#[tokio::test]
+async fn a_leader_that_ends_gives_the_lease_back() {
+    let place = Place::new("a16-release").await;
+    let mut first = replica(&place, "replica-a").await;
+    holder(&place).await;
+    let _second = replica(&place, "replica-b").await;
+    first.terminate();
+    let began = Instant::now();
+    place
+        .until("Lease", "wicketgate", |lease| {
+            lease.data["spec"]["holderIdentity"]
+                .as_str()
+                .filter(|holder| holder.contains("replica-b"))
+                .map(|_| ())
+        })
+        .await;
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(first.exited().await, Some(0));
+}
+
+/// No double writer: every write but that of the Lease is the leader's, and who does not lead writes nothing at all.
+#[tokio::test]
+async fn only_the_leader_writes() {
+    let place = Place::new("a16-writer").await;
+    let _pods = deployment(&place, "llama", "llama", 1).await;
+    let _leader = replica(&place, "replica-a").await;
+    holder(&place).await;
+    let follower = replica(&place, "replica-b").await;
+    place.apply(&routing_manifests("llama", "llama", "")).await;
+    place.condition("InferenceGateway", "gw", "Ready", "True").await;
+    assert_eq!(follower.metric("leader_election_master_status{name=\"wicketgate\"}").await, Some(0.0));
+    assert_eq!(follower.metric_sum("controller_runtime_reconcile_total").await, 0.0);
+}
+
+/// Bar: idle, nothing is written but the Lease; and status alone causes no new generation.
+#[tokio::test]
+async fn idle_replicas_write_nothing_but_the_lease() {
+    let place = Place::new("idle").await;
+    let _pods = deployment(&place, "llama", "llama", 2).await;
+    place.apply(&crate::samples::all(&place.namespace)).await;
+    place.apply(&routing_manifests("llama", "llama", "")).await;
+    let gateway = replica(&place, "replica-a").await;
+    place.condition("InferenceGateway", "gw", "Ready", "True").await;
+    let idle = std::env::var("WICKETGATE_IDLE_SECONDS")
+        .map_or(IDLE, |text| Duration::from_secs(text.parse().expect("seconds")));
+    until_quiet(&place).await;
+    let (before, generation) = (writes(&place), gateway.metric_sum("wicketgate_generation").await);
+    tokio::time::sleep(idle).await;
+    let all = audit::of(&place);
+    let new: Vec<_> = all
+        .iter()
+        .filter(|request| request.is_write() && request.resource != "leases")
+        .skip(before)
+        .collect();
+    assert!(new.is_empty(), "{} writes in {idle:?}: {:?}", new.len(), &new[..new.len().min(5)]);
+    assert!(
+        all.iter().any(|request| request.resource == "leases" && request.verb == "update"),
+        "no Lease renewed"
+    );
+    assert_eq!(gateway.metric_sum("wicketgate_generation").await, generation);
+}
+
+fn writes(place: &Place) -> usize {
+    audit::of(place).iter().filter(|request| request.is_write() && request.resource != "leases").count()
+}
+
+/// Waits until nothing was written for three seconds: what the objects caused has settled.
+async fn until_quiet(place: &Place) {
+    until("writes settle", || async {
+        let before = writes(place);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        (writes(place) == before).then_some(())
+    })
+    .await;
+}

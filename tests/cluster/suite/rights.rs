@@ -1,0 +1,106 @@
+//! The rights of the chart's role: all of them used, none missing, and nothing beyond them granted.
+
+use std::collections::BTreeSet;
+
+use cluster::engines::{deployment, routing_manifests};
+use cluster::gateway::Start;
+use cluster::place::{GROUP, Place};
+use cluster::{account, audit, plane};
+use harness::fleet::{chat, until};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams};
+use serde_json::{Value, json};
+
+use crate::samples;
+
+/// Group, resource and verb.
+type Right = (String, String, String);
+
+/// The rights that the account has in its namespace.
+async fn granted(place: &Place) -> BTreeSet<Right> {
+    let roles = place.api("Role").list(&ListParams::default()).await.expect("listed").items;
+    let mut rights = BTreeSet::new();
+    for rule in roles.iter().flat_map(|role| role.data["rules"].as_array().cloned().unwrap_or_default()) {
+        for group in texts(&rule["apiGroups"]) {
+            for resource in texts(&rule["resources"]) {
+                for verb in texts(&rule["verbs"]) {
+                    rights.insert((group.clone(), resource.clone(), verb));
+                }
+            }
+        }
+    }
+    rights
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
+}
+
+/// Bar: a gateway that does everything uses every right of the chart's role, and is refused nothing.
+#[tokio::test]
+async fn every_right_of_the_chart_is_used_and_none_is_missing() {
+    let place = Place::new("rights").await;
+    let pods = deployment(&place, "llama", "llama", 1).await;
+    place.apply(&samples::pool_definition()).await;
+    place.apply(&samples::all(&place.namespace)).await;
+    place
+        .apply(&format!(
+            "{{apiVersion: v1, kind: Secret, metadata: {{name: key}}, stringData: {{token: secret}}}}
+---
+{{apiVersion: {GROUP}/v1alpha1, kind: InferenceService, metadata: {{name: with-secret}}, spec: {{
+  modelName: llama, backendRef: llama, auth: {{secretRef: {{name: key, key: token}}}}}}}}
+---
+{{apiVersion: {GROUP}/v1alpha1, kind: InferenceService, metadata: {{name: pool}}, spec: {{
+  modelName: pooled, backendRef: {{group: inference.networking.k8s.io, kind: InferencePool, name: pool}}}}}}
+---
+{{apiVersion: {GROUP}/v1alpha1, kind: InferenceGateway, metadata: {{name: pool}}, spec: {{
+  routes: [{{model: pooled, inferenceServiceRef: pool}}, {{model: llama, inferenceServiceRef: with-secret}}]}}}}
+"
+        ))
+        .await;
+    place.apply(&routing_manifests("llama", "llama", "service: {enabled: true},")).await;
+    let gateway = Start::at(&place).args(&["--engine-control", "--leader-elect"]).ready().await;
+    place.condition("InferenceGateway", "gw", "Ready", "True").await;
+    assert_eq!(gateway.post("/v1/chat/completions", &chat("llama", "hello")).await.status, 200);
+    let engines = gateway.get("/engines").await.json();
+    let id = engines[0]["engine_id"].as_str().expect("an id");
+    assert_eq!(gateway.post(&format!("/sleep?id={id}"), &json!({})).await.status, 200);
+    place.until("Pod", &pods[0].pod, |pod| pod.metadata.labels.as_ref()?.get("sleeping").map(|_| ())).await;
+
+    let granted = granted(&place).await;
+    until("every right is used", || async {
+        let used: BTreeSet<Right> = audit::of(&place)
+            .into_iter()
+            .filter(|request| request.code < 300)
+            .map(|request| (request.group, request.resource, request.verb))
+            .collect();
+        granted.is_subset(&used).then_some(())
+    })
+    .await;
+    let refused: Vec<_> = audit::of(&place).into_iter().filter(|request| request.code == 403).collect();
+    assert!(refused.is_empty(), "{refused:?}");
+}
+
+/// Bar: what the role does not have, the API server refuses to the gateway's own token.
+#[tokio::test]
+async fn what_the_role_does_not_have_is_refused() {
+    let place = Place::new("rights-refused").await;
+    account::create(&place).await;
+    let kubeconfig = account::kubeconfig(&place, &place.plane().url(), "refused").await;
+    let client = plane::client(&kubeconfig).await;
+    let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(client.clone(), &place.namespace);
+    assert_forbidden(pods.delete("any", &DeleteParams::default()).await.map(|_| ()));
+    let gateways = cluster::place::resource("InferenceGateway");
+    let gateways: Api<DynamicObject> = Api::namespaced_with(client.clone(), &place.namespace, &gateways);
+    assert_forbidden(gateways.delete("any", &DeleteParams::default()).await.map(|_| ()));
+    let elsewhere: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(client, "default");
+    assert_forbidden(elsewhere.list(&ListParams::default()).await.map(|_| ()));
+    let refused = audit::of(&place);
+    assert_eq!(refused.iter().filter(|request| request.code == 403).count(), 3, "{refused:?}");
+}
+
+fn assert_forbidden(outcome: kube::Result<()>) {
+    match outcome {
+        Err(kube::Error::Api(status)) => assert!(status.is_forbidden(), "{status:?}"),
+        other => panic!("{other:?}"),
+    }
+}
