@@ -13,11 +13,14 @@ use domain::endpoint::EndpointId;
 use domain::name::{ModelName, ObjectName};
 
 use crate::kind::{
-    InferenceCache, InferenceGateway, InferenceService, ModelPlacement, PrefillDecodingDisaggregation,
-    RoutingPolicy, SpeculativeDecoding, StaticRoute,
+    InferenceCache, InferenceGateway, InferencePool, InferenceService, ModelPlacement,
+    PrefillDecodingDisaggregation, RoutingPolicy, SpeculativeDecoding, StaticRoute,
 };
 use crate::object::{Body, Kind, Object, ObjectKey, Source, name_of};
 use facts::{KeyFacts, PodFacts, ServiceFacts, SliceFacts, Texts};
+
+/// Most pods that are remembered as gone; beyond, remembering starts anew. Slices are behind for milliseconds.
+pub const GONE_PODS_MAX: usize = 16_384;
 
 /// One thing that is different now.
 #[derive(Clone, Debug)]
@@ -94,6 +97,8 @@ pub struct Bundle {
     pub slices: HashMap<ObjectName, Table<SliceFacts>>,
     /// Pods.
     pub pods: HashMap<ObjectName, Held<PodFacts>>,
+    /// Inference pools.
+    pub inference_pools: Table<InferencePool>,
     /// Config maps.
     pub config_maps: Table<KeyFacts>,
     /// Secrets.
@@ -102,6 +107,8 @@ pub struct Bundle {
     pub models: HashMap<EndpointId, Arc<[ListedModel]>>,
     /// Engines seen asleep.
     pub asleep: HashSet<EndpointId>,
+    /// Uids of pods that are gone: a slice that still names one of them is behind. At most [`GONE_PODS_MAX`].
+    pub gone_pods: HashSet<Arc<str>>,
     /// Which service a slice belongs to, to find it again.
     slice_owners: HashMap<ObjectName, ObjectName>,
     /// What pods and slices share.
@@ -112,10 +119,7 @@ impl Bundle {
     /// Takes a change in. Returns whether anything that matters is different.
     pub fn apply(&mut self, change: Change) -> bool {
         match change {
-            Change::Applied(object) => {
-                self.put(&object);
-                true
-            }
+            Change::Applied(object) => self.put(&object),
             Change::Removed(key) => self.remove(&key),
             Change::Models { endpoint, models: Some(models) } => {
                 self.models.insert(endpoint, Arc::clone(&models)).as_ref() != Some(&models)
@@ -142,6 +146,7 @@ impl Bundle {
             Kind::RoutingPolicy => of(&self.policies, name),
             Kind::ModelPlacement => of(&self.placements, name),
             Kind::Service => of(&self.core_services, name),
+            Kind::InferencePool => of(&self.inference_pools, name),
             Kind::ConfigMap => of(&self.config_maps, name),
             Kind::Secret => of(&self.secrets, name),
             Kind::Pod => self.pods.get(name).map(|held| &held.source),
@@ -149,43 +154,61 @@ impl Bundle {
         }
     }
 
-    fn put(&mut self, object: &Object) {
-        fn put<T>(table: &mut Table<T>, name: ObjectName, value: &Arc<T>, object: &Object) {
-            table.insert(name, Held { value: Arc::clone(value), source: Arc::clone(&object.source) });
-        }
+    /// Objects of ours always count as different; others only if something of what is kept of them is.
+    fn put(&mut self, object: &Object) -> bool {
         let name = object.key().name;
-        let source = Arc::clone(&object.source);
+        let source = &object.source;
         match &object.body {
-            Body::InferenceGateway(value) => put(&mut self.gateways, name, value, object),
-            Body::InferenceService(value) => put(&mut self.services, name, value, object),
-            Body::InferenceCache(value) => put(&mut self.caches, name, value, object),
-            Body::SpeculativeDecoding(value) => put(&mut self.speculative, name, value, object),
-            Body::PrefillDecodingDisaggregation(value) => put(&mut self.disaggregated, name, value, object),
-            Body::StaticRoute(value) => put(&mut self.static_routes, name, value, object),
-            Body::RoutingPolicy(value) => put(&mut self.policies, name, value, object),
-            Body::ModelPlacement(value) => put(&mut self.placements, name, value, object),
-            Body::Service(value) => {
-                put(&mut self.core_services, name, &Arc::new(ServiceFacts::of(value)), object);
+            Body::InferenceGateway(value) => put_ours(&mut self.gateways, name, value, source),
+            Body::InferenceService(value) => put_ours(&mut self.services, name, value, source),
+            Body::InferenceCache(value) => put_ours(&mut self.caches, name, value, source),
+            Body::SpeculativeDecoding(value) => put_ours(&mut self.speculative, name, value, source),
+            Body::PrefillDecodingDisaggregation(value) => {
+                put_ours(&mut self.disaggregated, name, value, source)
             }
-            Body::ConfigMap(value) => {
-                put(&mut self.config_maps, name, &Arc::new(KeyFacts::of_config(value)), object);
+            Body::StaticRoute(value) => put_ours(&mut self.static_routes, name, value, source),
+            Body::RoutingPolicy(value) => put_ours(&mut self.policies, name, value, source),
+            Body::ModelPlacement(value) => put_ours(&mut self.placements, name, value, source),
+            Body::Service(value) => put(&mut self.core_services, name, ServiceFacts::of(value), source),
+            Body::InferencePool(value) => {
+                put(&mut self.inference_pools, name, InferencePool::clone(value), source)
             }
-            Body::Secret(value) => {
-                put(&mut self.secrets, name, &Arc::new(KeyFacts::of_secret(value)), object);
-            }
+            Body::ConfigMap(value) => put(&mut self.config_maps, name, KeyFacts::of_config(value), source),
+            Body::Secret(value) => put(&mut self.secrets, name, KeyFacts::of_secret(value), source),
             Body::Pod(value) => {
                 let facts = PodFacts::of(&name, value, &mut self.texts);
-                self.pods.insert(name, Held { value: Arc::new(facts), source });
+                self.put_pod(name, facts, source)
             }
             Body::EndpointSlice(value) => {
-                self.remove_slice(&name);
-                if let Some(owner) = SliceFacts::owner(value, &name_of(&value.metadata)) {
-                    let held =
-                        Held { value: Arc::new(SliceFacts::of(&name, value, &mut self.texts)), source };
-                    self.slices.entry(owner.clone()).or_default().insert(name.clone(), held);
-                    self.slice_owners.insert(name, owner);
+                let owner = SliceFacts::owner(value, &name_of(&value.metadata));
+                if owner.as_ref() != self.slice_owners.get(&name) {
+                    self.remove_slice(&name);
                 }
+                let Some(owner) = owner else { return true };
+                let facts = SliceFacts::of(&name, value, &mut self.texts);
+                self.slice_owners.insert(name.clone(), owner.clone());
+                put(self.slices.entry(owner).or_default(), name, facts, source)
             }
+        }
+    }
+
+    fn put_pod(&mut self, name: ObjectName, facts: PodFacts, source: &Arc<Source>) -> bool {
+        self.gone_pods.remove(&facts.uid);
+        let held = Held { value: Arc::new(facts), source: Arc::clone(source) };
+        let uid = Arc::clone(&held.value.uid);
+        let Some(before) = self.pods.insert(name.clone(), held) else { return true };
+        if before.value.uid != uid {
+            self.bury(&before.value);
+        }
+        self.pods.get(&name).is_none_or(|now| now.value != before.value || now.source != before.source)
+    }
+
+    fn bury(&mut self, pod: &PodFacts) {
+        if self.gone_pods.len() >= GONE_PODS_MAX {
+            self.gone_pods.clear();
+        }
+        if !pod.uid.is_empty() {
+            self.gone_pods.insert(Arc::clone(&pod.uid));
         }
     }
 
@@ -203,7 +226,14 @@ impl Bundle {
             Kind::Service => self.core_services.remove(name).is_some(),
             Kind::ConfigMap => self.config_maps.remove(name).is_some(),
             Kind::Secret => self.secrets.remove(name).is_some(),
-            Kind::Pod => self.pods.remove(name).is_some(),
+            Kind::InferencePool => self.inference_pools.remove(name).is_some(),
+            Kind::Pod => match self.pods.remove(name) {
+                Some(held) => {
+                    self.bury(&held.value);
+                    true
+                }
+                None => false,
+            },
             Kind::EndpointSlice => self.remove_slice(name),
         }
     }
@@ -218,4 +248,20 @@ impl Bundle {
         }
         true
     }
+}
+
+fn put_ours<T>(table: &mut Table<T>, name: ObjectName, value: &Arc<T>, source: &Arc<Source>) -> bool {
+    table.insert(name, Held { value: Arc::clone(value), source: Arc::clone(source) });
+    true
+}
+
+fn put<T: PartialEq>(table: &mut Table<T>, name: ObjectName, value: T, source: &Arc<Source>) -> bool {
+    if let Some(before) = table.get(&name)
+        && *before.value == value
+        && before.source == *source
+    {
+        return false;
+    }
+    table.insert(name, Held { value: Arc::new(value), source: Arc::clone(source) });
+    true
 }

@@ -55,6 +55,16 @@ pub fn decode(file: &Arc<str>, bytes: &[u8]) -> Decoded {
     reading.out
 }
 
+/// Reads one object as an API server holds it: what `kind` an object has, and where, is known already.
+///
+/// Its status is taken as it is, and left out where it means nothing to us.
+pub fn decode_object(kind: Kind, mut value: Value) -> Decoded {
+    let status = value.as_object_mut().and_then(|object| object.remove("status"));
+    let mut reading = Reading { file: &"".into(), out: Decoded::default() };
+    reading.typed(&Node::from(&value), kind, Origin::default(), status);
+    reading.out
+}
+
 fn text_of(bytes: &[u8]) -> Result<&str, (&'static str, &'static str)> {
     if bytes.len() > FILE_BYTES_MAX {
         return Err(("the file is larger than 16 MiB", "split it into smaller files"));
@@ -114,10 +124,10 @@ impl Reading<'_> {
             let severity = if known.is_ours() { Severity::Error } else { Severity::Warning };
             return self.find(severity, "", origin, "apiVersion", "UnknownVersion", message, remedy);
         }
-        self.typed(node, known, origin);
+        self.typed(node, known, origin, None);
     }
 
-    fn typed(&mut self, node: &Node, kind: Kind, origin: Origin) {
+    fn typed(&mut self, node: &Node, kind: Kind, origin: Origin, status: Option<Value>) {
         let Some(name) = name_at(node) else {
             self.out.broken = true;
             let message = "the object has no usable metadata.name".into();
@@ -152,9 +162,10 @@ impl Reading<'_> {
         if refused {
             return self.out.refused.push(key);
         }
-        match body(kind, value) {
+        match body_with(kind, value, status) {
             Ok(body) => {
-                let fields = if kind.is_ours() { node.positions() } else { Default::default() };
+                let has_positions = kind.is_ours() && !self.file.is_empty();
+                let fields = if has_positions { node.positions() } else { Default::default() };
                 self.out.objects.push(Object { source: Arc::new(Source { origin, fields }), body });
             }
             Err(error) => {
@@ -212,6 +223,18 @@ fn name_at(node: &Node) -> Option<ObjectName> {
     Some(ObjectName::new(namespace, name))
 }
 
+fn body_with(kind: Kind, mut value: Value, status: Option<Value>) -> Result<Body, serde_json::Error> {
+    if let Some(status) = status {
+        let mut whole = value.clone();
+        whole["status"] = status;
+        if let Ok(body) = body(kind, whole) {
+            return Ok(body);
+        }
+        value["status"] = Value::Null;
+    }
+    body(kind, value)
+}
+
 fn body(kind: Kind, value: Value) -> Result<Body, serde_json::Error> {
     fn read<T: DeserializeOwned>(value: Value) -> Result<Arc<T>, serde_json::Error> {
         serde_json::from_value(value).map(Arc::new)
@@ -228,6 +251,7 @@ fn body(kind: Kind, value: Value) -> Result<Body, serde_json::Error> {
         Kind::Service => Body::Service(read(value)?),
         Kind::EndpointSlice => Body::EndpointSlice(read(value)?),
         Kind::Pod => Body::Pod(read(value)?),
+        Kind::InferencePool => Body::InferencePool(read(value)?),
         Kind::ConfigMap => Body::ConfigMap(read(value)?),
         Kind::Secret => Body::Secret(read(value)?),
     })

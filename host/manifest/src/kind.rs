@@ -8,6 +8,7 @@
 
 pub mod inference_cache;
 pub mod inference_gateway;
+pub mod inference_pool;
 pub mod inference_service;
 pub mod model_placement;
 pub mod number;
@@ -22,6 +23,7 @@ pub mod text;
 
 pub use inference_cache::{InferenceCache, InferenceCacheSpec, InferenceCacheStatus};
 pub use inference_gateway::{InferenceGateway, InferenceGatewaySpec, InferenceGatewayStatus};
+pub use inference_pool::InferencePool;
 pub use inference_service::{InferenceService, InferenceServiceSpec, InferenceServiceStatus};
 pub use model_placement::{ModelPlacement, ModelPlacementSpec, ModelPlacementStatus};
 pub use number::NumberOrString;

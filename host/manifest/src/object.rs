@@ -11,8 +11,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::kind::{
-    InferenceCache, InferenceGateway, InferenceService, ModelPlacement, PrefillDecodingDisaggregation,
-    RoutingPolicy, SpeculativeDecoding, StaticRoute,
+    InferenceCache, InferenceGateway, InferencePool, InferenceService, ModelPlacement,
+    PrefillDecodingDisaggregation, RoutingPolicy, SpeculativeDecoding, StaticRoute,
 };
 
 /// Namespace of an object that names none.
@@ -43,6 +43,8 @@ pub enum Kind {
     EndpointSlice,
     /// Core `Pod`.
     Pod,
+    /// `InferencePool` of group `inference.networking.k8s.io`.
+    InferencePool,
     /// Core `ConfigMap`.
     ConfigMap,
     /// Core `Secret`.
@@ -51,7 +53,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::InferenceGateway,
         Self::InferenceService,
         Self::InferenceCache,
@@ -63,6 +65,7 @@ impl Kind {
         Self::Service,
         Self::EndpointSlice,
         Self::Pod,
+        Self::InferencePool,
         Self::ConfigMap,
         Self::Secret,
     ];
@@ -81,6 +84,7 @@ impl Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Pod => "Pod",
+            Self::InferencePool => "InferencePool",
             Self::ConfigMap => "ConfigMap",
             Self::Secret => "Secret",
         }
@@ -91,6 +95,7 @@ impl Kind {
         match self {
             Self::Service | Self::Pod | Self::ConfigMap | Self::Secret => "v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
+            Self::InferencePool => crate::kind::inference_pool::API_VERSION,
             _ => crate::kind::API_VERSION,
         }
     }
@@ -169,6 +174,7 @@ pub enum Body {
     Service(Arc<Service>),
     EndpointSlice(Arc<EndpointSlice>),
     Pod(Arc<Pod>),
+    InferencePool(Arc<InferencePool>),
     ConfigMap(Arc<ConfigMap>),
     Secret(Arc<Secret>),
 }
@@ -217,6 +223,7 @@ impl Object {
             Body::Service(object) => &object.metadata,
             Body::EndpointSlice(object) => &object.metadata,
             Body::Pod(object) => &object.metadata,
+            Body::InferencePool(object) => &object.metadata,
             Body::ConfigMap(object) => &object.metadata,
             Body::Secret(object) => &object.metadata,
         }
@@ -238,6 +245,7 @@ impl Body {
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Pod(_) => Kind::Pod,
+            Self::InferencePool(_) => Kind::InferencePool,
             Self::ConfigMap(_) => Kind::ConfigMap,
             Self::Secret(_) => Kind::Secret,
         }

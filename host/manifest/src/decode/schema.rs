@@ -25,6 +25,9 @@ fn make(kind: Kind) -> Value {
         Kind::ConfigMap => core::<ConfigMap>(),
         Kind::Secret => core::<Secret>(),
         // Of a pod's spec we read two fields; what else it holds is none of our business.
+        Kind::InferencePool => {
+            whole(json!({"spec": crate::kind::inference_pool::spec_schema(), "status": {"type": "object"}}))
+        }
         Kind::Pod => whole(json!({"spec": {"type": "object"}, "status": core::<PodStatus>()})),
         ours => definition(ours),
     }

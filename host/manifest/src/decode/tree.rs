@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::Number;
+use serde_json::{Number, Value};
 use serde_saphyr::Spanned;
 
 /// Most values that aliases may unfold into: a small file must not become a large tree.
@@ -84,6 +84,11 @@ impl Node {
         }
     }
 
+    /// A value that stands nowhere: it came from an API server.
+    fn nowhere(content: Content) -> Self {
+        Self { content, line: 0, column: 0 }
+    }
+
     /// Positions of everything below, by path.
     pub(super) fn positions(&self) -> HashMap<Box<str>, (u32, u32)> {
         let mut positions = HashMap::new();
@@ -122,6 +127,21 @@ impl Node {
             Content::List(items) => items.iter_mut().for_each(|node| node.shift(lines)),
             _ => {}
         }
+    }
+}
+
+impl From<&Value> for Node {
+    fn from(value: &Value) -> Self {
+        Self::nowhere(match value {
+            Value::Null => Content::Null,
+            Value::Bool(value) => Content::Bool(*value),
+            Value::Number(number) => Content::Number(number.clone()),
+            Value::String(text) => Content::Text(text.clone()),
+            Value::Array(items) => Content::List(items.iter().map(Self::from).collect()),
+            Value::Object(map) => {
+                Content::Map(map.iter().map(|(key, value)| (key.clone(), Self::from(value))).collect())
+            }
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! From a `backendRef` to endpoints: a core Service's slices, pods by selector, or a list of URLs.
+//! From a `backendRef` to endpoints: a core Service's slices, pods by selector or InferencePool, or a list of URLs.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use super::engine::Engine;
 use super::report::About;
 use super::url;
 use crate::bundle::facts::{PodFacts, ServiceFacts, SliceEndpoint, SliceFacts, authority};
-use crate::kind::BackendRef;
 use crate::kind::reference::{BackendObject, LabelSelector};
+use crate::kind::{BackendRef, inference_pool};
 
 /// The port of an engine where nothing says another.
 const DEFAULT_PORT: u16 = 8000;
@@ -76,16 +76,11 @@ impl<'a> Lowering<'a> {
             }
             (_, "Pods") => self.selected_pods(about, object, engine),
             (_, "Static") => self.static_urls(about, object, engine),
-            (_, "InferencePool") => {
-                let message = "this version does not read InferencePools";
-                let remedy = "name a Service, or select the pods with kind Pods";
-                self.report.error(self.bundle, about, FIELD, "NotImplemented", message, remedy);
-                Vec::new()
-            }
+            ("" | inference_pool::GROUP, "InferencePool") => self.inference_pool(about, object, engine),
             (group, kind) => {
                 let group = if group.is_empty() { "" } else { &format!(" of group {group}") };
                 let message = format!("kind {kind}{group} is no backend");
-                let remedy = "use Service, Pods or Static";
+                let remedy = "use Service, InferencePool, Pods or Static";
                 self.report.error(self.bundle, about, FIELD, "InvalidReference", message, remedy);
                 Vec::new()
             }
@@ -135,12 +130,27 @@ impl<'a> Lowering<'a> {
                     .as_ref()
                     .and_then(|(name, _)| bundle.pods.get(name))
                     .map(|held| &*held.value);
-                if !pod.is_some_and(|pod| pod.is_gone) {
+                if !self.is_behind(endpoint, pod) {
+                    let pod = pod.filter(|pod| !pod.is_gone);
                     found.add(self.slice_endpoint(endpoint, number, pod, engine));
                 }
             }
         }
         found.endpoints
+    }
+
+    /// Whether a slice still tells of a pod that is gone: pods say so themselves, and sooner.
+    fn is_behind(&self, endpoint: &SliceEndpoint, pod: Option<&PodFacts>) -> bool {
+        let uid = endpoint.pod.as_ref().map_or("", |(_, uid)| uid);
+        if self.bundle.gone_pods.contains(uid) {
+            return true;
+        }
+        match pod {
+            // Of two pods of one name the slice may tell of the later one, as long as ours is the one that went.
+            Some(pod) if !uid.is_empty() && !pod.uid.is_empty() && *pod.uid != *uid => !pod.is_gone,
+            Some(pod) => pod.is_gone,
+            None => false,
+        }
     }
 
     /// Which port of the service: the one asked for, else the one named `http`, else the only one, else 8000.
@@ -234,6 +244,46 @@ impl<'a> Lowering<'a> {
             let port = object.port.or(pod.http_port).unwrap_or(DEFAULT_PORT);
             let place = Place { address, port, node: &pod.node, zone: &self.no_text };
             found.add(self.endpoint(&place, Some(pod), engine));
+        }
+        found.endpoints
+    }
+
+    /// Pods that an InferencePool selects; each of its ports is an endpoint.
+    fn inference_pool(
+        &mut self,
+        about: &About,
+        object: &BackendObject,
+        engine: &Engine,
+    ) -> Vec<Arc<EndpointSpec>> {
+        let bundle = self.bundle;
+        let name = ObjectName::new(about.name().namespace.clone(), object.name.as_str());
+        let Some(held) = bundle.inference_pools.get(&name) else {
+            let message = format!("there is no InferencePool {name}");
+            let remedy = "create it, or correct backendRef";
+            self.report.error(bundle, about, FIELD, "BackendNotFound", message, remedy);
+            return Vec::new();
+        };
+        let spec = &held.value.spec;
+        if spec.app_protocol.as_deref().is_some_and(|protocol| protocol != "http") {
+            let message = format!("InferencePool {name} asks for h2c; engines are spoken to in HTTP/1.1");
+            let remedy = "nothing, if the engines speak HTTP/1.1 as well";
+            self.report.info(bundle, about, FIELD, "NotActedUpon", message, remedy);
+        }
+        let match_labels = spec.selector.match_labels.clone();
+        let selector = LabelSelector { match_labels, ..LabelSelector::default() };
+        let pods = if selector.is_empty() { Vec::new() } else { self.pods_of(&name.namespace, &selector) };
+        if pods.is_empty() {
+            let message = format!("InferencePool {name} selects no pod");
+            let remedy = "check the labels of the pods, and their namespace";
+            self.report.warning(bundle, about, FIELD, "NoEndpoints", message, remedy);
+        }
+        let mut found = Found::new(pods.len() * spec.target_ports.len(), false);
+        for pod in pods.into_iter().filter(|pod| pod.is_routable) {
+            let Some(address) = &pod.address else { continue };
+            for port in &spec.target_ports {
+                let place = Place { address, port: port.number, node: &pod.node, zone: &self.no_text };
+                found.add(self.endpoint(&place, Some(pod), engine));
+            }
         }
         found.endpoints
     }

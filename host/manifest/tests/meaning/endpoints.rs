@@ -96,7 +96,7 @@ fn backends_without_endpoints_say_why() {
         (
             "{kind: InferencePool, name: p, group: inference.networking.k8s.io}",
             String::new(),
-            "error spec.backendRef NotImplemented",
+            "error spec.backendRef BackendNotFound",
         ),
         ("{kind: Deployment, name: p, group: apps}", String::new(), "error spec.backendRef InvalidReference"),
         ("{kind: Pods, name: p}", String::new(), "error spec.backendRef InvalidReference"),
