@@ -2,6 +2,7 @@
 //!
 //! An API server that is away, or not configured yet, is waited for. Until then the gateway is not ready, and says why.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use domain::published::Published;
@@ -67,7 +68,9 @@ impl Cluster {
         };
         let namespace = settings.namespace.get_or_insert_with(|| client.default_namespace().to_owned());
         tracing::info!(%namespace, watched = ?settings.watch_namespaces, "the cluster is the source");
-        let source = kubernetes::run(client.clone(), settings.watch_namespaces.clone(), bursts, stop.clone());
+        let namespaces = settings.watch_namespaces.iter().map(|name| name.as_str().into()).collect();
+        let seed = seed(&settings.identity);
+        let source = kubernetes::run(client.clone(), namespaces, seed, bursts, stop.clone());
         let controllers = controllers::run(ControllersParts {
             client,
             settings,
@@ -80,6 +83,13 @@ impl Cluster {
         });
         tokio::join!(source, controllers);
     }
+}
+
+/// Spreads the retries of replicas, which know different names for themselves.
+fn seed(identity: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    identity.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A client, as soon as one can be configured. It connects when it is first used.
