@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod seed;
+
+pub(crate) use seed::Inert;
+
 /// An inference gateway whose routing policies are WebAssembly components.
 #[derive(Debug, Parser)]
 #[command(
@@ -45,9 +49,26 @@ pub(crate) enum Command {
 /// `wicketgate serve`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// Directory of manifests to serve from, watched: our kinds, Service, EndpointSlice, Pod, ConfigMap, Secret
-    #[arg(long, value_name = "DIR", required = true)]
+    /// Directory of manifests to serve from, watched: our kinds, Service, EndpointSlice, Pod, ConfigMap, Secret. Without
+    /// it, the cluster that KUBECONFIG, or else the pod's service account, leads to
+    #[arg(long, value_name = "DIR")]
     pub(crate) manifests: Option<PathBuf>,
+    /// The gateway's own namespace, where its Lease is [default: the pod's, or the kubeconfig's]
+    #[arg(long, env = "KUBERNETES_NAMESPACE", value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    /// Namespaces to watch, separated by commas; empty: all of them
+    #[arg(
+        long,
+        env = "WATCH_NAMESPACES",
+        value_name = "NAMESPACES",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) watch_namespaces: String,
+    /// Elect, among replicas, the one that writes to the cluster; `true` or `1`, `false` or `0`
+    #[arg(long, env = "LEADER_ELECTION_ENABLED", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_value = "false", default_missing_value = "true", value_parser = seed::boolean, action = clap::ArgAction::Set)]
+    pub(crate) leader_elect: bool,
     /// Data-plane address with JSON errors (the production stack router's dialect); may be given again
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8001", value_parser = address)]
     pub(crate) listen: Vec<SocketAddr>,
@@ -111,6 +132,9 @@ pub(crate) struct ServeArgs {
     /// Log format
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
+    /// Flags of the production stack's controller.
+    #[command(flatten)]
+    pub(crate) inert: Inert,
 }
 
 /// Format of log lines.
@@ -242,6 +266,22 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_manifests_the_cluster_is_the_source_and_switches_take_every_spelling() {
+        let cases = [
+            ("", false),
+            ("--leader-elect", true),
+            ("--leader-elect=1", true),
+            ("--leader-elect=false", false),
+        ];
+        for (flag, wanted) in cases {
+            let given = ["wicketgate", flag].into_iter().filter(|arg| !arg.is_empty());
+            let cli = Cli::parse_from(given);
+            assert_eq!((cli.serve.manifests, cli.serve.leader_elect), (None, wanted), "{flag}");
+        }
+        assert!(Cli::try_parse_from(["wicketgate", "--leader-elect=perhaps"]).is_err());
     }
 
     #[test]

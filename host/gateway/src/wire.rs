@@ -6,7 +6,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use control::observe::ObserveSettings;
-use control::{Clock, Control, ControllerMetrics, Ends, Index, SLEEPS_MAX, Settings, SourceSettings};
+use control::{
+    Clock, Control, ControllerMetrics, Ends, Index, KubernetesSettings, SLEEPS_MAX, Settings, SourceSettings,
+};
 use domain::admission::BodyBytes;
 use domain::prefix::PrefixIndex;
 use domain::published::{Published, published};
@@ -37,6 +39,7 @@ pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("another TLS provider is installed"))?;
+    args.inert.warn();
     let running = Running::start(args)?;
     running.until_told(args)?;
     Ok(ExitCode::SUCCESS)
@@ -53,9 +56,7 @@ struct Running {
 
 impl Running {
     fn start(args: &ServeArgs) -> anyhow::Result<Self> {
-        let manifests = args.manifests.clone().context("--manifests DIR is required")?;
-        anyhow::ensure!(manifests.is_dir(), "--manifests: {} is no directory", manifests.display());
-        let source = SourceSettings::Directory(manifests);
+        let source = source(args)?;
         let epoch = Instant::now();
         let workers = args.workers.map_or_else(default_workers, usize::from);
         let (publisher, published) = published();
@@ -166,6 +167,28 @@ impl Running {
         tracing::info!("ended");
         Ok(())
     }
+}
+
+/// A directory, if one is named; else the cluster.
+fn source(args: &ServeArgs) -> anyhow::Result<SourceSettings> {
+    if let Some(manifests) = &args.manifests {
+        anyhow::ensure!(manifests.is_dir(), "--manifests: {} is no directory", manifests.display());
+        return Ok(SourceSettings::Directory(manifests.clone()));
+    }
+    let named = |text: &String| !text.is_empty();
+    let namespaces = args.watch_namespaces.split(',').map(|name| name.trim().to_owned());
+    Ok(SourceSettings::Kubernetes(KubernetesSettings {
+        namespace: args.namespace.clone().filter(named),
+        watch_namespaces: namespaces.filter(named).collect(),
+        leader_elect: args.leader_elect,
+        identity: identity(),
+    }))
+}
+
+/// What this replica calls itself: its host's name, which is the pod's. One that restarts in its pod is itself again.
+fn identity() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}_{}", host.trim(), std::process::id())
 }
 
 /// Passes on which engines were put to sleep or woken. Beyond what may wait, the engine's own word has to do.
