@@ -11,6 +11,8 @@ use tokio::sync::watch;
 pub struct Detour {
     address: SocketAddr,
     open: watch::Sender<bool>,
+    /// How many connections were refused.
+    refused: watch::Receiver<u64>,
 }
 
 impl Detour {
@@ -19,12 +21,16 @@ impl Detour {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (open, state) = watch::channel(true);
+        let (count, refused) = watch::channel(0);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                if !*state.borrow() {
+                    count.send_modify(|count| *count += 1);
+                }
                 tokio::spawn(pass(stream, target, state.clone()));
             }
         });
-        Self { address, open }
+        Self { address, open, refused }
     }
 
     /// `https://…` for a kubeconfig.
@@ -35,6 +41,14 @@ impl Detour {
     /// Resets what is connected and everything that connects from now on.
     pub fn cut(&self) {
         self.open.send_replace(false);
+    }
+
+    /// Waits until so many connections were refused in all: the client knows that it is alone.
+    pub async fn refused(&self, count: u64) {
+        let mut refused = self.refused.clone();
+        let seen =
+            harness::fleet::soon("a refused connection", refused.wait_for(|refused| *refused >= count)).await;
+        drop(seen.expect("the detour stands"));
     }
 
     /// Lets connections through again.

@@ -2,8 +2,10 @@
 
 use std::fmt::Debug;
 use std::pin::pin;
+use std::time::Duration;
 
 use futures::StreamExt;
+use harness::gateway::PATIENCE;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::core::Status;
 use kube::runtime::watcher::watch_object;
@@ -177,12 +179,23 @@ impl Place {
 
     /// Watches an object until `wanted` gives something.
     pub async fn until<T>(&self, kind: &str, name: &str, wanted: impl Fn(&DynamicObject) -> Option<T>) -> T {
-        self.until_change(kind, name, |object| object.and_then(&wanted)).await
+        self.until_change(kind, name, |object| object.and_then(&wanted), PATIENCE).await
+    }
+
+    /// The same, for what may take longer than tests have patience otherwise.
+    pub async fn until_within<T>(
+        &self,
+        kind: &str,
+        name: &str,
+        patience: Duration,
+        wanted: impl Fn(&DynamicObject) -> Option<T>,
+    ) -> T {
+        self.until_change(kind, name, |object| object.and_then(&wanted), patience).await
     }
 
     /// Watches until an object is gone.
     pub async fn until_gone(&self, kind: &str, name: &str) {
-        self.until_change(kind, name, |object| object.is_none().then_some(())).await;
+        self.until_change(kind, name, |object| object.is_none().then_some(()), PATIENCE).await;
     }
 
     async fn until_change<T>(
@@ -190,6 +203,7 @@ impl Place {
         kind: &str,
         name: &str,
         wanted: impl Fn(Option<&DynamicObject>) -> Option<T>,
+        patience: Duration,
     ) -> T {
         let mut last = None;
         let wait = async {
@@ -204,7 +218,7 @@ impl Place {
             }
             unreachable!("a watch has no end")
         };
-        match tokio::time::timeout(harness::gateway::PATIENCE, wait).await {
+        match tokio::time::timeout(patience, wait).await {
             Ok(found) => found,
             Err(_) => panic!("{kind} {name} did not get there; it is {}", shown(last.as_ref())),
         }

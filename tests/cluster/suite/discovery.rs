@@ -214,8 +214,7 @@ async fn what_changed_while_the_api_server_was_away_is_right_five_seconds_after(
     place.until_gone("Pod", "llama-0").await;
     let new = engines::pod(&place, "llama", "llama-3", &[], Config::model("llama")).await;
     engines::ready_endpoints(&place, "llama", 3).await;
-    // The gateway has seen that it is alone: it has tried to come back and failed.
-    gateway.logged(|line| line["level"] == "WARN" || line["level"] == "ERROR").await;
+    detour.refused(3).await;
     until_endpoints_are(&gateway, &[&pods[0], &pods[1], &pods[2]]).await;
     detour.mend();
     let mended = Instant::now();
@@ -240,7 +239,8 @@ async fn an_adapter_is_routable_to_the_pod_that_has_it() {
         (answer.status == 200).then(|| answer.engine().to_owned())
     })
     .await;
-    assert!(began.elapsed() < Duration::from_secs(11), "{:?}", began.elapsed());
+    // Lists are read every ten seconds by default; the rest is for reading and publishing on a busy machine.
+    assert!(began.elapsed() < Duration::from_secs(13), "{:?}", began.elapsed());
     assert!(engine.starts_with(&pods[1].address.to_string()), "{engine}");
     let models: Value = gateway.get("/v1/models").await.json();
     let card = models["data"].as_array().and_then(|all| all.iter().find(|card| card["id"] == "sql")).cloned();

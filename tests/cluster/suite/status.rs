@@ -410,8 +410,9 @@ spec: {routeStrategy: PrefixHash, routes: [{model: llama, inferenceServiceRef: l
     for _ in 0..10 {
         assert_eq!(gateway.post("/v1/chat/completions", &chat("llama", &prompt)).await.status, 200);
     }
+    // Numbers that move with traffic are written every thirty seconds at most.
     let rate = place
-        .until("InferenceCache", "cache", |cache| {
+        .until_within("InferenceCache", "cache", Duration::from_secs(45), |cache| {
             let rate = cache.data["status"]["cacheStats"]["hitRate"].as_str()?.parse::<f64>().ok()?;
             (rate > 0.0).then_some(rate)
         })
