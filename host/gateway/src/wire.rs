@@ -185,10 +185,12 @@ fn source(args: &ServeArgs) -> anyhow::Result<SourceSettings> {
     }))
 }
 
-/// What this replica calls itself: its host's name, which is the pod's. One that restarts in its pod is itself again.
+/// What this replica calls itself: its pod's name, if the environment has it as `POD_NAME`, else its host's. A host's name
+/// is cut at 63 characters, which two pods of a long name may share. One that restarts in its pod is itself again.
 fn identity() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{}_{}", host.trim(), std::process::id())
+    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = std::env::var("POD_NAME").unwrap_or_else(|_| host());
+    format!("{}_{}", name.trim(), std::process::id())
 }
 
 /// Passes on which engines were put to sleep or woken. Beyond what may wait, the engine's own word has to do.

@@ -9,6 +9,8 @@ use crate::place::Place;
 pub struct Request {
     /// Who.
     pub user: String,
+    /// With which token: one for each kubeconfig, so for each replica.
+    pub credential: String,
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`.
     pub verb: String,
     /// Group of the object; empty for the core group.
@@ -39,6 +41,7 @@ impl Request {
         }
         Some(Self {
             user: text(&event["user"]["username"]),
+            credential: text(&event["user"]["extra"]["authentication.kubernetes.io/credential-id"][0]),
             verb: text(&event["verb"]),
             group: text(&object["apiGroup"]),
             resource,

@@ -66,6 +66,7 @@ async fn when_the_leader_is_killed_another_takes_over_and_traffic_goes_on() {
     assert!(killed.elapsed() < TAKEOVER_MAX, "{:?}", killed.elapsed());
     let lease = place.get("Lease", "wicketgate").await;
     assert!(lease.data["spec"]["holderIdentity"].as_str().is_some_and(|holder| holder.contains("replica-b")));
+    assert_eq!(writers(&place).len(), 2, "one after the other: {:?}", writers(&place));
     assert_eq!(lease.data["spec"]["leaseTransitions"], 1);
 }
 
@@ -90,18 +91,39 @@ async fn a_leader_that_ends_gives_the_lease_back() {
     assert_eq!(first.exited().await, Some(0));
 }
 
-/// No double writer: every write but that of the Lease is the leader's, and who does not lead writes nothing at all.
+/// No double writer: who does not lead writes nothing, and the old leader nothing after the new one has begun.
 #[tokio::test]
 async fn only_the_leader_writes() {
     let place = Place::new("a16-writer").await;
     let _pods = deployment(&place, "llama", "llama", 1).await;
-    let _leader = replica(&place, "replica-a").await;
+    let mut leader = replica(&place, "replica-a").await;
     holder(&place).await;
     let follower = replica(&place, "replica-b").await;
     place.apply(&routing_manifests("llama", "llama", "")).await;
     place.condition("InferenceGateway", "gw", "Ready", "True").await;
+    place.apply(&crate::samples::read("staticroute.yaml")).await;
+    place.condition("StaticRoute", "staticroute-sample", "Programmed", "True").await;
     assert_eq!(follower.metric("leader_election_master_status{name=\"wicketgate\"}").await, Some(0.0));
-    assert_eq!(follower.metric_sum("controller_runtime_reconcile_total").await, 0.0);
+    assert_eq!(leader.metric("leader_election_master_status{name=\"wicketgate\"}").await, Some(1.0));
+    assert_eq!(writers(&place).len(), 1, "{:?}", writers(&place));
+
+    leader.terminate();
+    leader.exited().await;
+    place.patch("InferenceGateway", "gw", json!({"spec": {"routeStrategy": "unheard-of"}})).await;
+    place.condition("InferenceGateway", "gw", "Accepted", "False").await;
+    assert_eq!(writers(&place).len(), 2, "{:?}", writers(&place));
+}
+
+/// Who wrote anything but the Lease, by their tokens, in the order of the writes; one who writes again after another
+/// stands there twice.
+fn writers(place: &Place) -> Vec<String> {
+    let all = audit::of(place).into_iter();
+    let mut writers: Vec<_> = all
+        .filter(|request| request.is_write() && request.resource != "leases")
+        .map(|request| request.credential)
+        .collect();
+    writers.dedup();
+    writers
 }
 
 /// Bar: idle, nothing is written but the Lease; and status alone causes no new generation.

@@ -166,19 +166,29 @@ async fn health_of_router_and_backends_shows_and_never_contradicts_itself() {
     }
 }
 
-/// A13: a ConfigMap of somebody else is not touched, and the route says who has it.
+/// A13: a ConfigMap that belongs to another object, or holds none of our keys, is not touched, and the route says so.
 #[tokio::test]
 async fn a_foreign_config_map_is_left_alone() {
     let place = Place::new("a13").await;
+    place.apply("{apiVersion: v1, kind: Service, metadata: {name: owner}, spec: {ports: [{port: 1}]}}").await;
+    let uid = place.get("Service", "owner").await.metadata.uid.expect("a uid");
     place
-        .apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: vllm-router-config}, data: {dynamic_config.json: theirs}}")
+        .apply(&format!(
+            "{{apiVersion: v1, kind: ConfigMap, data: {{dynamic_config.json: theirs}}, metadata: {{name: owned, ownerReferences: [
+              {{apiVersion: v1, kind: Service, name: owner, uid: {uid}, controller: true}}]}}}}
+---
+{{apiVersion: v1, kind: ConfigMap, metadata: {{name: by-hand}}, data: {{settings.ini: theirs}}}}"
+        ))
         .await;
-    let version = place.get("ConfigMap", "vllm-router-config").await.metadata.resource_version;
     let _gateway = gateway::start(&place).await;
-    place.apply(&readme()).await;
-    let accepted = place.condition("StaticRoute", "staticroute-sample", "Accepted", "False").await;
-    assert_eq!(accepted["reason"], "ConfigMapConflict", "{accepted}");
-    assert_eq!(place.get("ConfigMap", "vllm-router-config").await.metadata.resource_version, version);
+    for map in ["owned", "by-hand"] {
+        let version = place.get("ConfigMap", map).await.metadata.resource_version;
+        let route = readme().replace("staticroute-sample", map).replace("vllm-router-config", map);
+        place.apply(&route).await;
+        let accepted = place.condition("StaticRoute", map, "Accepted", "False").await;
+        assert_eq!(accepted["reason"], "ConfigMapConflict", "{accepted}");
+        assert_eq!(place.get("ConfigMap", map).await.metadata.resource_version, version, "{map} was touched");
+    }
 }
 
 /// Two routes that name one ConfigMap: the older has it, the other says so.
