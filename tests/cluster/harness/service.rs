@@ -32,7 +32,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Serves a Service of the place and makes its name known.
+    /// Serves a Service of the place, once somebody is ready behind it, and makes its name known.
     ///
     /// # Panics
     /// When it has no address of its own.
@@ -40,8 +40,9 @@ impl Service {
         let object = place.get("Service", name).await;
         let address = object.data["spec"]["clusterIP"].as_str().and_then(|text| text.parse().ok());
         let address: Ipv4Addr = address.unwrap_or_else(|| panic!("{name} has no address"));
-        let (ready, follow) = follow(place, name);
+        let (mut ready, follow) = follow(place, name);
         let mut tasks = vec![follow];
+        ready.wait_for(somebody).await.expect("followed");
         for port in object.data["spec"]["ports"].as_array().into_iter().flatten() {
             let number = port["port"].as_u64().and_then(|port| u16::try_from(port).ok()).expect("a port");
             let listener =
@@ -56,7 +57,7 @@ impl Service {
     /// Makes the name of a headless Service known: it stands for the addresses of the endpoints that are ready now.
     pub async fn name_headless(place: &Place, name: &str) {
         let (mut ready, follow) = follow(place, name);
-        let found = ready.wait_for(|ready| ready.values().any(|all| !all.is_empty())).await;
+        let found = ready.wait_for(somebody).await;
         let addresses: Vec<IpAddr> =
             found.expect("followed").values().flatten().map(SocketAddr::ip).collect();
         follow.abort();
@@ -112,6 +113,10 @@ fn ready_of<'a>(slices: impl Iterator<Item = &'a DynamicObject>) -> Ready {
         }
     }
     ready
+}
+
+fn somebody(ready: &Ready) -> bool {
+    ready.values().any(|all| !all.is_empty())
 }
 
 /// A connection that finds nobody is closed.
