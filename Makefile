@@ -41,7 +41,7 @@ test-cluster: policies ## The gateway on a real API server, which is built once 
 	tests/cluster/binaries.sh
 	$(CARGO) build --bin wicketgate
 	$(CARGO) test -p cluster --no-run
-	$(INSIDE) $(CARGO) test -p cluster -- $(TEST)
+	$(INSIDE) $(CARGO) test -p cluster -- --test-threads=4 $(TEST)
 
 python: $(VENV)/ready ## The pinned clients and servers that the suite runs (openai, llama.cpp's server)
 

@@ -8,7 +8,7 @@ use cluster::engines::{self, deployment, headless_manifest, routing_manifests, s
 use cluster::gateway::{self, Start};
 use cluster::kubelet::{LINGER, PHASE, READY};
 use cluster::place::Place;
-use cluster::plane::PORT;
+use cluster::plane::{PORT, Plane};
 use engine::http::{Config, Fault};
 use harness::fleet::{chat, until};
 use harness::gateway::Gateway;
@@ -226,6 +226,50 @@ async fn what_changed_while_the_api_server_was_away_is_right_five_seconds_after(
     }
     assert_eq!(pods[0].engine.counts().received, picked, "deleted while we were away, and picked again");
     load.assert_no_failure().await;
+}
+
+/// D16: an API server that is killed and comes back over the same store: its watches have expired, so everything is listed
+/// anew. Traffic goes on all the while, and what changed first after the restart is right five seconds later.
+#[tokio::test]
+async fn an_api_server_that_is_killed_and_restarted_costs_nobody_an_answer() {
+    let plane = own_plane("restart", Ipv4Addr::new(192, 0, 2, 2)).await;
+    let place = Place::on(plane, "restart").await;
+    let (first, _first_engine) = engines::listen(Config::model("llama")).await;
+    let (second, _second_engine) = engines::listen(Config::model("llama")).await;
+    place.apply(&headless_manifest("llama").to_string()).await;
+    place.apply(&slice_manifest("llama", &[(first, true)]).to_string()).await;
+    place.apply(&routing_manifests("llama", "llama", "routeStrategy: round-robin,")).await;
+    let gateway = gateway::ready(&place).await;
+    until_endpoints(&gateway, 1).await;
+
+    let load = Load::start(&gateway, "llama", 2);
+    tokio::task::spawn_blocking(|| {
+        plane.kill_server();
+        plane.start_server();
+    })
+    .await
+    .expect("the API server is back");
+    // The old client's connection is gone with the server.
+    let place = Place { client: plane.client().await, ..place };
+    place.apply(&slice_manifest("llama", &[(second, true)]).to_string()).await;
+    let changed = Instant::now();
+    until("the new endpoint answers", || async {
+        let engine = ask(&gateway).await.expect("answered");
+        engine.starts_with(&format!("{second}:")).then_some(())
+    })
+    .await;
+    assert!(changed.elapsed() < Duration::from_secs(5), "{:?}", changed.elapsed());
+    load.assert_no_failure().await;
+}
+
+/// A control plane that a test may break, without a kubelet. It lives as long as the suite.
+async fn own_plane(name: &'static str, address: Ipv4Addr) -> &'static Plane {
+    let started = tokio::task::spawn_blocking(move || {
+        let plane = Plane::start(name, address);
+        plane.install_definitions();
+        plane
+    });
+    Box::leak(Box::new(started.await.expect("a control plane")))
 }
 
 /// D18: an adapter that one pod has loaded is routable to that pod only, and listed with its parent.

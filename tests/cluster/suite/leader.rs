@@ -135,6 +135,13 @@ async fn idle_replicas_write_nothing_but_the_lease() {
     place.apply(&routing_manifests("llama", "llama", "")).await;
     let gateway = replica(&place, "replica-a").await;
     place.condition("InferenceGateway", "gw", "Ready", "True").await;
+    // Nobody listens at the backends of the examples: three probes, ten seconds apart, say so.
+    for route in ["staticroute-sample", "go-static"] {
+        let dead = |route: &kube::api::DynamicObject| {
+            condition_of(route, "BackendsHealthy").filter(|found| found["status"] == "False")
+        };
+        place.until_within("StaticRoute", route, Duration::from_secs(60), dead).await;
+    }
     let idle = std::env::var("WICKETGATE_IDLE_SECONDS")
         .map_or(IDLE, |text| Duration::from_secs(text.parse().expect("seconds")));
     until_quiet(&place).await;

@@ -1,6 +1,5 @@
 //! `StaticRoute`: the ConfigMap that the production stack's Python router mounts, and what its status tells.
 
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use cluster::engines;
@@ -127,16 +126,9 @@ async fn a_deleted_config_map_comes_back_and_goes_with_its_route() {
 async fn health_of_router_and_backends_shows_and_never_contradicts_itself() {
     let place = Place::new("a11").await;
     let (alive, _backend) = engines::listen(Config::model("m")).await;
-    // There is no kube-proxy: the router listens on its Service's own address.
-    let address = Ipv4Addr::new(10, 96, 100, 11);
-    let router = engines::listen_at(address, Config::model("m")).await;
-    place
-        .apply(&format!(
-            "{{apiVersion: v1, kind: Service, metadata: {{name: router}},
-              spec: {{clusterIP: {address}, ports: [{{name: http, port: {}}}]}}}}",
-            engines::PORT
-        ))
-        .await;
+    let (address, router) = engines::listen(Config::model("m")).await;
+    place.apply(&engines::headless_manifest("router").to_string()).await;
+    place.apply(&engines::slice_manifest("router", &[(address, true)]).to_string()).await;
     let dead = "http://192.0.2.15:9";
     place
         .apply(&format!(
