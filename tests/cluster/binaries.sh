@@ -31,8 +31,8 @@ version_flags() {
 
 need_go() { # WHAT-FOR
     if ! command -v go >/dev/null; then
-        echo "the cluster suite needs Go 1.26 or newer to $1; install it," >&2
-        echo "or set KUBEBUILDER_ASSETS to a folder with etcd and kube-apiserver, or run \`make test-core\`" >&2
+        echo "the cluster suite needs Go 1.26 or newer to $1: install it, or run \`make test-core\`" >&2
+        echo "(KUBEBUILDER_ASSETS may name a folder with etcd, kube-apiserver and kube-controller-manager to use instead)" >&2
         exit 1
     fi
 }

@@ -102,6 +102,12 @@ impl Place {
         place
     }
 
+    /// The same place through a new client: after the API server has gone, the old one's connection has, too.
+    #[must_use]
+    pub async fn reconnected(self) -> Self {
+        Self { client: self.plane.client().await, ..self }
+    }
+
     /// The control plane it is on.
     pub fn plane(&self) -> &'static Plane {
         self.plane

@@ -249,8 +249,7 @@ async fn an_api_server_that_is_killed_and_restarted_costs_nobody_an_answer() {
     })
     .await
     .expect("the API server is back");
-    // The old client's connection is gone with the server.
-    let place = Place { client: plane.client().await, ..place };
+    let place = place.reconnected().await;
     place.apply(&slice_manifest("llama", &[(second, true)]).to_string()).await;
     let changed = Instant::now();
     until("the new endpoint answers", || async {
