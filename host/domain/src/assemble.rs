@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::admission::Admission;
 use crate::draft::{Draft, GatewayDraft, RouteDraft};
-use crate::endpoint::{Endpoint, EndpointId, EndpointSpec, EndpointState};
+use crate::endpoint::{Endpoint, EndpointId, EndpointSpec, EndpointState, Endpoints, Slab};
 use crate::name::{Generation, ObjectName};
 use crate::policy::{EntrySpec, Preparation, Prepare, PrepareFailure};
 use crate::pool::{Chain, Entry, Pool, PoolKey, PoolState};
@@ -54,6 +54,7 @@ pub struct Assembled {
 pub struct Assembler {
     generation: Generation,
     next_slot: u32,
+    slab: Slab,
     endpoints: HashMap<EndpointId, Weak<EndpointState>>,
     pools: HashMap<PoolKey, Weak<PoolState>>,
     gateways: HashMap<ObjectName, Weak<GatewayState>>,
@@ -138,16 +139,16 @@ impl Assembler {
 
     /// Endpoints with their live state, sorted by URL. New states are made in that order, so that those of a pool stand
     /// together in memory.
-    fn endpoints(&mut self, specs: &[Arc<EndpointSpec>], work: &mut Work) -> Box<[Endpoint]> {
+    fn endpoints(&mut self, specs: &[Arc<EndpointSpec>], work: &mut Work) -> Endpoints {
         let mut sorted: Vec<&Arc<EndpointSpec>> = specs.iter().collect();
         sorted.sort_by(|a, b| a.id.cmp(&b.id));
         sorted
             .into_iter()
             .map(|spec| {
-                let next_slot = &mut self.next_slot;
+                let (next_slot, slab) = (&mut self.next_slot, &mut self.slab);
                 let state = adopt(&mut self.endpoints, &spec.id, || {
                     *next_slot += 1;
-                    EndpointState::new(*next_slot)
+                    EndpointState::in_slab(*next_slot, slab)
                 });
                 let endpoint = Endpoint { spec: Arc::clone(spec), state };
                 work.live.entry(spec.id.clone()).or_insert_with(|| endpoint.clone());

@@ -2,7 +2,8 @@
 //!
 //! Live numbers are one [`EndpointState`] per endpoint id in the process, shared by every pool that holds it, so that a
 //! reload resets no breaker and a recycled address inherits none. The request path writes its own counters, the observer
-//! writes the engine's numbers, neither the other's; they stand on separate cache lines.
+//! writes the engine's numbers, neither the other's; they stand on separate cache lines. Those that policies see stand in
+//! columns ([`cells`]).
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,6 +14,11 @@ use http::{HeaderName, HeaderValue};
 use crate::breaker::{Breaker, WARMTH_MIN};
 use crate::load::Averages;
 use crate::signal::Signal;
+use cells::Cells;
+
+mod cells;
+
+pub use cells::{Endpoints, Slab};
 
 /// What an endpoint can be used for. `serve` is an ordinary engine that does prefill and decode itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -182,51 +188,28 @@ impl Endpoint {
 /// Engine numbers older than this are unknown: three scrape periods at the slowest default.
 pub const ENGINE_NUMBERS_AGE_MAX_MS: u64 = 15_000;
 
-/// Counters of the request path. Written by workers only.
+/// Averages of the request path. Written by workers only.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct RequestCells {
-    inflight: AtomicU32,
-    inflight_tokens: AtomicU64,
     /// Moving averages of first-token time, token time and error share.
     pub averages: Averages,
 }
 
-/// Numbers from the engine's own page. Written by the observer only; bits of `f32`, NaN when unknown.
+/// Totals from the engine's own page that no policy sees. Written by the observer only; bits of `f64`, as counters outgrow
+/// an `f32`, NaN when unknown.
 #[derive(Debug)]
 #[repr(align(64))]
-pub struct EngineCells {
-    queued: AtomicU32,
-    running: AtomicU32,
-    kv_usage: AtomicU32,
-    gpu_util: AtomicU32,
-    gpu_memory: AtomicU32,
-    acceptance: AtomicU32,
-    /// Bits of `f64`, as the next two: counters outgrow an `f32`.
+pub struct EngineTotals {
     prefix_hit_rate: AtomicU64,
     prefix_hits: AtomicU64,
     prefix_queries: AtomicU64,
-    /// When the page was read, milliseconds on the gateway's clock; 0 is never.
-    read_ms: AtomicU64,
 }
 
-const NAN_BITS: u32 = f32::NAN.to_bits();
-
-impl Default for EngineCells {
+impl Default for EngineTotals {
     fn default() -> Self {
-        let unknown = || AtomicU32::new(NAN_BITS);
-        Self {
-            queued: unknown(),
-            running: unknown(),
-            kv_usage: unknown(),
-            gpu_util: unknown(),
-            gpu_memory: unknown(),
-            acceptance: unknown(),
-            prefix_hit_rate: AtomicU64::new(f64::NAN.to_bits()),
-            prefix_hits: AtomicU64::new(f64::NAN.to_bits()),
-            prefix_queries: AtomicU64::new(f64::NAN.to_bits()),
-            read_ms: AtomicU64::new(0),
-        }
+        let unknown = || AtomicU64::new(f64::NAN.to_bits());
+        Self { prefix_hit_rate: unknown(), prefix_hits: unknown(), prefix_queries: unknown() }
     }
 }
 
@@ -254,10 +237,12 @@ pub struct EngineReading {
 pub struct EndpointState {
     /// Number of this endpoint in the process; never used again. The prefix index knows endpoints by it.
     pub slot: u32,
-    /// The request path's counters.
+    /// What policies see.
+    cells: Cells,
+    /// The request path's averages.
     pub requests: RequestCells,
-    /// The engine's numbers.
-    pub engine: EngineCells,
+    /// The engine's totals.
+    pub engine: EngineTotals,
     /// Ejection, probe and slow start.
     pub breaker: Breaker,
     /// Put to sleep through this gateway, or seen asleep by a probe.
@@ -267,12 +252,18 @@ pub struct EndpointState {
 }
 
 impl EndpointState {
-    /// Fresh state: nothing in flight, nothing known.
+    /// Fresh state of an endpoint on its own: nothing in flight, nothing known.
     pub fn new(slot: u32) -> Self {
+        Self::in_slab(slot, &mut Slab::default())
+    }
+
+    /// Fresh state beside the one that was made before it in the same slab: nothing in flight, nothing known.
+    pub fn in_slab(slot: u32, slab: &mut Slab) -> Self {
         Self {
             slot,
+            cells: slab.take(),
             requests: RequestCells::default(),
-            engine: EngineCells::default(),
+            engine: EngineTotals::default(),
             breaker: Breaker::default(),
             asleep: AtomicBool::new(false),
             sleep_commands: AtomicU32::new(0),
@@ -299,76 +290,63 @@ impl EndpointState {
 
     /// Requests in flight there.
     pub fn inflight(&self) -> u32 {
-        self.requests.inflight.load(Relaxed)
+        self.cells.inflight().load(Relaxed)
     }
 
     /// Stores one reading of the engine's page.
     pub fn store_reading(&self, reading: &EngineReading, now_ms: u64) {
-        let put =
-            |cell: &AtomicU32, value: Option<f32>| cell.store(value.unwrap_or(f32::NAN).to_bits(), Relaxed);
-        put(&self.engine.queued, reading.queued);
-        put(&self.engine.running, reading.running);
-        put(&self.engine.kv_usage, reading.kv_usage);
-        put(&self.engine.acceptance, reading.acceptance);
+        self.cells.store(Signal::Queued, reading.queued);
+        self.cells.store(Signal::Running, reading.running);
+        self.cells.store(Signal::KvUsage, reading.kv_usage);
+        self.cells.store(Signal::Acceptance, reading.acceptance);
         let put =
             |cell: &AtomicU64, value: Option<f64>| cell.store(value.unwrap_or(f64::NAN).to_bits(), Relaxed);
         put(&self.engine.prefix_hit_rate, reading.prefix_hit_rate);
         put(&self.engine.prefix_hits, reading.prefix_hits);
         put(&self.engine.prefix_queries, reading.prefix_queries);
-        self.engine.read_ms.store(now_ms.max(1), Relaxed);
+        self.cells.read_ms().store(now_ms.max(1), Relaxed);
     }
 
     /// The last reading of the engine's page, however old; all `None` before the first. For metrics and status.
     pub fn reading(&self) -> EngineReading {
-        let get = |cell: &AtomicU32| Some(f32::from_bits(cell.load(Relaxed))).filter(|value| !value.is_nan());
-        let get_wide =
+        let total =
             |cell: &AtomicU64| Some(f64::from_bits(cell.load(Relaxed))).filter(|value| !value.is_nan());
         EngineReading {
-            queued: get(&self.engine.queued),
-            running: get(&self.engine.running),
-            kv_usage: get(&self.engine.kv_usage),
-            acceptance: get(&self.engine.acceptance),
-            prefix_hit_rate: get_wide(&self.engine.prefix_hit_rate),
-            prefix_hits: get_wide(&self.engine.prefix_hits),
-            prefix_queries: get_wide(&self.engine.prefix_queries),
+            queued: self.cells.stored(Signal::Queued),
+            running: self.cells.stored(Signal::Running),
+            kv_usage: self.cells.stored(Signal::KvUsage),
+            acceptance: self.cells.stored(Signal::Acceptance),
+            prefix_hit_rate: total(&self.engine.prefix_hit_rate),
+            prefix_hits: total(&self.engine.prefix_hits),
+            prefix_queries: total(&self.engine.prefix_queries),
         }
     }
 
     /// Stores numbers of a GPU exporter; `None` is unknown.
     pub fn store_gpu(&self, util: Option<f32>, memory: Option<f32>) {
-        self.engine.gpu_util.store(util.unwrap_or(f32::NAN).to_bits(), Relaxed);
-        self.engine.gpu_memory.store(memory.unwrap_or(f32::NAN).to_bits(), Relaxed);
+        self.cells.store(Signal::GpuUtil, util);
+        self.cells.store(Signal::GpuMemory, memory);
     }
 
     fn read(&self, signal: Signal, now_ms: u64) -> f32 {
-        let engine = |cell: &AtomicU32| {
-            if self.age_ms(now_ms).is_some_and(|age| age <= ENGINE_NUMBERS_AGE_MAX_MS) {
-                f32::from_bits(cell.load(Relaxed))
-            } else {
-                f32::NAN
-            }
-        };
+        if let Some(number) = self.cells.read(signal, now_ms) {
+            return number;
+        }
         match signal {
-            Signal::Inflight => self.inflight() as f32,
-            Signal::InflightTokens => self.requests.inflight_tokens.load(Relaxed) as f32,
-            Signal::Queued => engine(&self.engine.queued),
-            Signal::Running => engine(&self.engine.running),
-            Signal::KvUsage => engine(&self.engine.kv_usage),
-            Signal::Acceptance => engine(&self.engine.acceptance),
-            Signal::GpuUtil => f32::from_bits(self.engine.gpu_util.load(Relaxed)),
-            Signal::GpuMemory => f32::from_bits(self.engine.gpu_memory.load(Relaxed)),
             Signal::CachedTokens => 0.0,
             Signal::FirstTokenMs => self.requests.averages.first_token_ms(now_ms),
             Signal::TokenMs => self.requests.averages.token_ms(now_ms),
             Signal::Errors => self.requests.averages.errors(now_ms),
             Signal::AgeMs => self.age_ms(now_ms).map_or(f32::NAN, |age| age as f32),
             Signal::Weight => 1.0,
+            // The others stand in columns.
+            _ => f32::NAN,
         }
     }
 
     /// Age of the engine's numbers in milliseconds; `None` before the first reading.
     pub fn age_ms(&self, now_ms: u64) -> Option<u64> {
-        match self.engine.read_ms.load(Relaxed) {
+        match self.cells.read_ms().load(Relaxed) {
             0 => None,
             read_ms => Some(now_ms.saturating_sub(read_ms)),
         }
@@ -385,15 +363,15 @@ pub struct InFlight {
 impl InFlight {
     /// Counts one request whose prompt is expected to cost `uncached_tokens` of prefill there.
     pub fn begin(state: Arc<EndpointState>, uncached_tokens: u32) -> Self {
-        state.requests.inflight.fetch_add(1, Relaxed);
-        state.requests.inflight_tokens.fetch_add(u64::from(uncached_tokens), Relaxed);
+        state.cells.inflight().fetch_add(1, Relaxed);
+        state.cells.inflight_tokens().fetch_add(uncached_tokens, Relaxed);
         Self { state, tokens: uncached_tokens }
     }
 
     /// The prefill is done (the first byte of the answer is here): its tokens no longer wait there.
     pub fn prefill_done(&mut self) {
         let tokens = std::mem::take(&mut self.tokens);
-        self.state.requests.inflight_tokens.fetch_sub(u64::from(tokens), Relaxed);
+        self.state.cells.inflight_tokens().fetch_sub(tokens, Relaxed);
     }
 
     /// The endpoint's live numbers.
@@ -405,7 +383,7 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.prefill_done();
-        self.state.requests.inflight.fetch_sub(1, Relaxed);
+        self.state.cells.inflight().fetch_sub(1, Relaxed);
     }
 }
 

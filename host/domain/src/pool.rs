@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Endpoints};
 use crate::name::{ModelName, ObjectName};
 use crate::policy::{EntrySpec, Prepared, Wants};
 use crate::prefix::SlotMap;
@@ -46,7 +46,7 @@ pub struct Pool {
     /// The model, as the engines know it.
     pub model: ModelName,
     /// Endpoints, sorted by URL; a policy's index counts here.
-    pub endpoints: Box<[Endpoint]>,
+    pub endpoints: Endpoints,
     /// Endpoint by slot number, for the prefix index.
     pub slots: SlotMap,
     /// The session ring over the endpoints' URLs, built on first use.

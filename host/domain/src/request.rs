@@ -60,10 +60,8 @@ impl Fleet {
         }
         // Column by column, so that which signal it is is asked once and not for every endpoint.
         for (signal, column) in set.iter().zip(self.values.chunks_exact_mut(len)) {
-            match signal {
-                Signal::CachedTokens => {}
-                Signal::Inflight => fill(column, pool, |endpoint| endpoint.state.inflight() as f32),
-                _ => fill(column, pool, |endpoint| endpoint.read(signal, now_ms)),
+            if signal != Signal::CachedTokens && !pool.endpoints.copy(signal, column, now_ms) {
+                fill(column, pool, |endpoint| endpoint.read(signal, now_ms));
             }
         }
     }
@@ -91,6 +89,15 @@ impl Fleet {
         let position = self.set.position(signal)?;
         self.values.get(position * self.len..(position + 1) * self.len)
     }
+    /// Several columns one after the other, without a copy: where they stand so, in this order. `None` where they do not.
+    pub fn columns(&self, signals: &[Signal]) -> Option<&[f32]> {
+        let first = self.set.position(*signals.first()?)?;
+        let in_order = |(at, signal): (usize, &Signal)| self.set.position(*signal) == Some(first + at);
+        if !signals.iter().enumerate().all(in_order) {
+            return None;
+        }
+        self.values.get(first * self.len..(first + signals.len()) * self.len)
+    }
     /// One column, to be filled.
     pub fn column_mut(&mut self, signal: Signal) -> Option<&mut [f32]> {
         let position = self.set.position(signal)?;
@@ -102,5 +109,28 @@ impl Fleet {
 fn fill(column: &mut [f32], pool: &Pool, read: impl Fn(&Endpoint) -> f32) {
     for (cell, endpoint) in column.iter_mut().zip(&pool.endpoints) {
         *cell = read(endpoint);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_lent_only_where_they_stand_in_the_order_asked_for() {
+        use Signal::{Inflight, InflightTokens, KvUsage, Queued};
+        let set = [Inflight, InflightTokens, KvUsage].into_iter().collect();
+        let fleet = Fleet::from_columns(set, 2, vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let table: [(&[Signal], Option<&[f32]>); 6] = [
+            (&[Inflight, InflightTokens, KvUsage], Some(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])),
+            (&[InflightTokens, KvUsage], Some(&[3.0, 4.0, 5.0, 6.0])),
+            (&[InflightTokens, Inflight], None),
+            (&[Inflight, KvUsage], None),
+            (&[Queued], None),
+            (&[], None),
+        ];
+        for (signals, expected) in table {
+            assert_eq!(fleet.columns(signals), expected, "{signals:?}");
+        }
     }
 }

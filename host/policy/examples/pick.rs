@@ -6,7 +6,9 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::endpoint::{Endpoint, EndpointId, EndpointSpec, EndpointState, MetricsPage, Roles, Target};
+use domain::endpoint::{
+    Endpoint, EndpointId, EndpointSpec, EndpointState, Endpoints, MetricsPage, Roles, Slab, Target,
+};
 use domain::name::{ModelName, ObjectName, PolicyName};
 use domain::policy::{Call, EntrySpec, FailureMode, Mode, Policies, PolicyLimits, PolicySource};
 use domain::pool::{Chain, Entry, Pool, PoolKey, PoolState};
@@ -97,7 +99,8 @@ fn entry(library: &Library, name: &str) -> Entry {
 fn pool(len: usize, entries: Vec<Entry>) -> Pool {
     let gateway = ObjectName::new("default", "bench");
     let model = ModelName::new(format!("model-{len}"));
-    let endpoints: Box<[Endpoint]> = (0..len).map(endpoint).collect();
+    let mut slab = Slab::default();
+    let endpoints: Endpoints = (0..len).map(|index| endpoint(index, &mut slab)).collect();
     Pool {
         key: PoolKey::of(&gateway, &model),
         signature: len as u64,
@@ -111,7 +114,7 @@ fn pool(len: usize, entries: Vec<Entry>) -> Pool {
     }
 }
 
-fn endpoint(index: usize) -> Endpoint {
+fn endpoint(index: usize, slab: &mut Slab) -> Endpoint {
     let target = Target { tls: false, host: "".into(), port: 0, base_path: "".into(), authority: "".into() };
     let spec = EndpointSpec {
         id: EndpointId {
@@ -130,7 +133,7 @@ fn endpoint(index: usize) -> Endpoint {
         tls: None,
         metrics: MetricsPage::default(),
     };
-    Endpoint { spec: Arc::new(spec), state: Arc::new(EndpointState::new(index as u32 + 1)) }
+    Endpoint { spec: Arc::new(spec), state: Arc::new(EndpointState::in_slab(index as u32 + 1, slab)) }
 }
 
 /// Resident memory of this process, KiB; 0 where the system does not say.

@@ -90,13 +90,22 @@ fn present<T>(list: &[T], wanted: bool) -> Option<&[T]> {
     (wanted && !list.is_empty()).then_some(list)
 }
 
-/// Fills `columns` with the policy's own signals in its own order. A column that was not gathered reads as unknown.
-pub(crate) fn columns(fleet: &Fleet, description: &Description, columns: &mut Vec<f32>) {
-    columns.clear();
+/// The policy's own signals in its own order: as they were gathered where that is the same, else put together in `scratch`.
+/// A column that was not gathered reads as unknown.
+pub(crate) fn columns<'a>(
+    fleet: &'a Fleet,
+    description: &Description,
+    scratch: &'a mut Vec<f32>,
+) -> &'a [f32] {
+    if let Some(columns) = fleet.columns(&description.signals) {
+        return columns;
+    }
+    scratch.clear();
     for signal in &description.signals {
         match fleet.column(*signal) {
-            Some(column) => columns.extend_from_slice(column),
-            None => columns.resize(columns.len() + fleet.len(), f32::NAN),
+            Some(column) => scratch.extend_from_slice(column),
+            None => scratch.resize(scratch.len() + fleet.len(), f32::NAN),
         }
     }
+    scratch
 }

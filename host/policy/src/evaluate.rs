@@ -209,10 +209,9 @@ impl Run<'_> {
             .bench
             .instance(place, ready, || ready.recipe.start(pool))
             .map_err(|error| (error.fault(), error.to_string()))?;
-        convert::columns(fleet, &ready.description, self.columns);
+        let columns = convert::columns(fleet, &ready.description, self.columns);
         let scores = self.scores.as_deref();
-        let decided =
-            instance.pick(request, &ready.description, types::Fleet { scores, columns: self.columns });
+        let decided = instance.pick(request, &ready.description, types::Fleet { scores, columns });
         trace.fuel = instance.fuel_used();
         let decision = decided.map_err(|error| (error.fault, error.to_string()))?;
         let question = Question { pool, excluded: request.excluded, scores };

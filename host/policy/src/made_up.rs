@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use domain::endpoint::{Endpoint, EndpointId, EndpointSpec, EndpointState, MetricsPage, Roles, Target};
+use domain::endpoint::{
+    Endpoint, EndpointId, EndpointSpec, EndpointState, Endpoints, MetricsPage, Roles, Slab, Target,
+};
 use domain::name::{ModelName, ObjectName};
 use domain::pool::{Chain, Entry, Pool, PoolKey, PoolState};
 use domain::prefix::SlotMap;
@@ -12,12 +14,13 @@ use domain::ring::LazyRing;
 pub(crate) fn pool(model: &str, specs: Vec<EndpointSpec>, entries: Vec<Entry>) -> Pool {
     let gateway = ObjectName::new("default", "made-up");
     let model = ModelName::new(model);
-    let endpoints: Box<[Endpoint]> = specs
+    let mut slab = Slab::default();
+    let endpoints: Endpoints = specs
         .into_iter()
         .enumerate()
         .map(|(slot, spec)| Endpoint {
             spec: Arc::new(spec),
-            state: Arc::new(EndpointState::new(slot as u32 + 1)),
+            state: Arc::new(EndpointState::in_slab(slot as u32 + 1, &mut slab)),
         })
         .collect();
     Pool {

@@ -105,10 +105,10 @@ fn ask(
     headers: &[(HeaderName, &str)],
     description: &Description,
 ) -> Result<(String, Result<(), AnswerError>), PrepareFailure> {
-    let mut columns = Vec::new();
-    convert::columns(&case.fleet, description, &mut columns);
+    let mut scratch = Vec::new();
+    let columns = convert::columns(&case.fleet, description, &mut scratch);
     let request = RequestView { excluded: &case.excluded, headers, ..case.request };
-    let fleet = types::Fleet { scores: case.scores.as_deref(), columns: &columns };
+    let fleet = types::Fleet { scores: case.scores.as_deref(), columns };
     let decision = instance.pick(&request, description, fleet).map_err(|error| probe_failed(&error))?;
     // Debug text tells every number apart and calls all NaN the same.
     let answer = format!("{decision:?}");

@@ -90,22 +90,39 @@ struct Ranking<'a> {
 impl Ranking<'_> {
     /// Looks at the scores of the endpoints from `start` on.
     fn look(&mut self, start: usize, scores: &[f32]) {
-        let mut bar = self.bar();
-        // No comparison with NaN holds, so endpoints without a score never pass.
-        if !scores.iter().fold(false, |found, score| found | (*score >= bar)) {
+        if !self.may_pass(start, scores) {
             return;
         }
+        let (mut bar, _) = self.bar();
         for (offset, score) in scores.iter().enumerate() {
             if *score >= bar {
                 self.offer(start + offset, *score);
-                bar = self.bar();
+                (bar, _) = self.bar();
             }
         }
     }
 
-    /// The score below which nobody gets among the best.
-    fn bar(&self) -> f32 {
-        if self.best.len() < ORDERED_MAX { f32::NEG_INFINITY } else { self.best[ORDERED_MAX - 1].score }
+    /// Whether any of these may get among the best; that most do not is what makes a large pool cheap. On an idle fleet most
+    /// scores are equal, so ties are settled here too where loads stand in a column as they count.
+    fn may_pass(&self, start: usize, scores: &[f32]) -> bool {
+        let (bar, load_bar) = self.bar();
+        // No comparison with NaN holds, so endpoints without a score never pass.
+        match self.inflight.and_then(|column| column.get(start..start + scores.len())) {
+            Some(loads) if self.common.weigh_one => {
+                scores.iter().zip(loads).fold(false, |found, (score, load)| {
+                    found | (*score > bar) | ((*score == bar) & (*load < load_bar))
+                })
+            }
+            _ => scores.iter().fold(false, |found, score| found | (*score >= bar)),
+        }
+    }
+
+    /// The score and load that somebody has to beat to get among the best.
+    fn bar(&self) -> (f32, f32) {
+        match self.best.get(ORDERED_MAX - 1) {
+            Some(last) => (last.score, last.load),
+            None => (f32::NEG_INFINITY, f32::INFINITY),
+        }
     }
 
     fn offer(&mut self, index: usize, score: f32) {

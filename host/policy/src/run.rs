@@ -105,8 +105,8 @@ pub fn run(library: &Library, component: &[u8], scenario: &Scenario) -> Result<D
             stage.headers.iter().map(|(name, value)| (name.clone(), value.as_str())).collect();
         let request = request(scenario, &stage, &owners, &headers);
         let mut flat = Vec::new();
-        convert::columns(&stage.fleet, &ready.description, &mut flat);
-        let fleet = types::Fleet { scores: stage.scores.as_deref(), columns: &flat };
+        let columns = convert::columns(&stage.fleet, &ready.description, &mut flat);
+        let fleet = types::Fleet { scores: stage.scores.as_deref(), columns };
         let began = Instant::now();
         let decision = instance.pick(&request, &ready.description, fleet);
         decided.duration = began.elapsed();

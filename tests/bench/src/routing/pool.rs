@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use domain::endpoint::{Endpoint, EndpointId, EndpointSpec, EndpointState, MetricsPage, Roles, Target};
+use domain::endpoint::{
+    Endpoint, EndpointId, EndpointSpec, EndpointState, Endpoints, MetricsPage, Roles, Slab, Target,
+};
 use domain::name::{ModelName, ObjectName, PolicyName};
 use domain::policy::{EntrySpec, FailureMode, Mode, PolicyLimits, PolicySource, PrepareFailure};
 use domain::pool::{Chain, Entry, Pool, PoolKey, PoolState};
@@ -41,7 +43,8 @@ pub(crate) fn entries(library: &Library, chain: &[Link]) -> Result<Vec<Entry>, P
 
 /// A pool of so many fresh endpoints with these entries as its chain. Slots count from 1, in the order of endpoints.
 pub(crate) fn pool(len: usize, entries: Vec<Entry>) -> Pool {
-    let endpoints: Box<[Endpoint]> = (0..len).map(endpoint).collect();
+    let mut slab = Slab::default();
+    let endpoints: Endpoints = (0..len).map(|index| endpoint(index, &mut slab)).collect();
     let urls = endpoints.iter().map(|endpoint| Arc::clone(&endpoint.spec.id.url)).collect();
     Pool {
         key: key(),
@@ -64,7 +67,7 @@ fn model() -> ModelName {
     ModelName::from("model")
 }
 
-fn endpoint(index: usize) -> Endpoint {
+fn endpoint(index: usize, slab: &mut Slab) -> Endpoint {
     // Ascending as text, as the endpoints of a pool are.
     let authority = format!("engine-{index:04}:8000");
     let spec = EndpointSpec {
@@ -87,5 +90,5 @@ fn endpoint(index: usize) -> Endpoint {
         tls: None,
         metrics: MetricsPage::default(),
     };
-    Endpoint { spec: Arc::new(spec), state: Arc::new(EndpointState::new(index as u32 + 1)) }
+    Endpoint { spec: Arc::new(spec), state: Arc::new(EndpointState::in_slab(index as u32 + 1, slab)) }
 }
