@@ -47,6 +47,9 @@ const FAINT: f32 = 0.02;
 /// How much dearer than the cheapest a home may be, in prompts.
 const HOME_BOUND: f32 = 0.1;
 
+/// Endpoints whose ranks are compared together.
+const BLOCK: usize = 64;
+
 /// What the others score where there is a home.
 const AWAY: f32 = 0.9;
 
@@ -65,7 +68,7 @@ pub struct PrefixHash {
 impl Policy for PrefixHash {
     const ABOUT: About = About {
         config_schema: SCHEMA,
-        signals: &[Signal::CachedTokens, Signal::InFlightTokens, Signal::InFlight, Signal::KvUsage],
+        signals: &[Signal::InFlight, Signal::InFlightTokens, Signal::KvUsage, Signal::CachedTokens],
         wants_prefix_hashes: true,
         ..About::new(
             "prefix-hash",
@@ -155,8 +158,17 @@ impl PrefixHash {
 fn home(names: &[u32], costs: &[f32], bound: f32, first_block: u64) -> Option<usize> {
     let key = (first_block ^ (first_block >> 32)) as u32;
     let rank = |(name, cost): (&u32, &f32)| if *cost <= bound { mix(name ^ key) | 1 } else { 0 };
-    let highest = names.iter().zip(costs).map(rank).fold(0, u32::max);
-    names.iter().zip(costs).map(rank).position(|rank| rank == highest && rank > 0)
+    // The highest of each block, several at a time; only the block that has it is looked at one by one.
+    let (mut highest, mut block) = (0, 0);
+    for (at, (names, costs)) in names.chunks(BLOCK).zip(costs.chunks(BLOCK)).enumerate() {
+        let top = names.iter().zip(costs).map(rank).fold(0, u32::max);
+        if top > highest {
+            (highest, block) = (top, at);
+        }
+    }
+    let start = block * BLOCK;
+    let place = names[start..].iter().zip(&costs[start..]).map(rank).position(|rank| rank == highest)?;
+    (highest > 0).then_some(start + place)
 }
 
 /// Spreads the bits of a number; multiplications that vector units have.
