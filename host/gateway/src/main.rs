@@ -23,9 +23,10 @@ use args::{Cli, Command};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // The allocator asks for huge pages, which count whole: 30 MiB of an idle gateway. Not every kernel can be told.
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let cli = Cli::parse();
+    if matches!(cli.command, None | Some(Command::Serve(_))) {
+        without_huge_pages();
+    }
     let result = match cli.command {
         None => wire::serve(&cli.serve),
         Some(Command::Serve(serve)) => wire::serve(&serve),
@@ -41,6 +42,25 @@ fn main() -> ExitCode {
             say_error(format_args!("wicketgate: {error:#}"));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The allocator asks for huge pages, which count whole: 30 MiB of an idle gateway. It has done so once before anything of
+/// ours runs (4 MiB), so the process begins anew with what it has told the kernel, which an `exec` keeps. Where the kernel
+/// cannot be told, or the binary is not found again, it goes on as it is.
+fn without_huge_pages() {
+    use std::os::unix::process::CommandExt;
+    if !matches!(rustix::thread::transparent_huge_pages_are_disabled(), Ok(false))
+        || rustix::thread::disable_transparent_huge_pages(true).is_err()
+        || !matches!(rustix::thread::transparent_huge_pages_are_disabled(), Ok(true))
+    {
+        return;
+    }
+    if let Ok(binary) = std::env::current_exe() {
+        let mut arguments = std::env::args_os();
+        let name = arguments.next().unwrap_or_else(|| binary.clone().into());
+        let error = std::process::Command::new(binary).arg0(name).args(arguments).exec();
+        say_error(format_args!("wicketgate: goes on with huge pages: {error}"));
     }
 }
 
