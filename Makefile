@@ -41,7 +41,12 @@ test-cluster: policies ## The gateway on a real API server, which is built once 
 	tests/cluster/binaries.sh
 	$(CARGO) build --bin wicketgate
 	$(CARGO) test -p cluster --no-run
+ifeq ($(TEST),)
+	$(INSIDE) $(CARGO) test -p cluster -- --test-threads=4 --skip scale::
+	$(INSIDE) $(CARGO) test -p cluster --test suite -- --test-threads=1 scale::
+else
 	$(INSIDE) $(CARGO) test -p cluster -- --test-threads=4 $(TEST)
+endif
 
 python: $(VENV)/ready ## The pinned clients and servers that the suite runs (openai, llama.cpp's server)
 
