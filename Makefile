@@ -9,7 +9,12 @@ TRACE ?=
 KEEP ?=
 DEMO_FLAGS ?=
 
-.PHONY: help demo test check bench build policies manifests fmt python clean-cache
+# One test of the cluster suite, or several by a part of their names: `make test-cluster TEST=leader`.
+TEST ?=
+# What cargo puts before each test binary of the suite: a network of its own (see tests/cluster/inside.sh).
+INSIDE = CARGO_TARGET_$(shell rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)_RUNNER="$(abspath tests/cluster/inside.sh)"
+
+.PHONY: help demo test test-core test-cluster check bench build policies manifests fmt python clean-cache
 
 help: ## What there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
