@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use domain::name::ObjectName;
 use domain::published::Published;
 use domain::sleep::SleepNote;
 use kube::{Api, Client};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::cluster::KubernetesSettings;
@@ -17,11 +19,15 @@ use crate::status::{Faults, Outcomes};
 
 pub mod config_map;
 mod events;
+#[cfg(test)]
+mod fake;
+mod gateway_service;
 mod health;
 mod sleep;
 pub mod status;
 
 use config_map::ConfigMapParts;
+use gateway_service::GatewayServiceParts;
 use health::HealthParts;
 use status::StatusParts;
 
@@ -81,6 +87,14 @@ pub async fn run(parts: ControllersParts) {
         leads: leads.clone(),
         metrics: metrics.clone(),
     };
+    let services = GatewayServiceParts {
+        client: client.clone(),
+        reports: reports.clone(),
+        own: own_service(&namespace),
+        outcomes: outcomes.clone(),
+        leads: leads.clone(),
+        metrics: metrics.clone(),
+    };
     let health = HealthParts { reports, outcomes, leads: leads.clone() };
     let work = async {
         tokio::join!(
@@ -88,11 +102,18 @@ pub async fn run(parts: ControllersParts) {
             Box::pin(status::run(status, stop.clone())),
             Box::pin(events::run(client.clone(), settings.identity.clone(), notes, stop.clone())),
             Box::pin(config_map::run(config_maps, stop.clone())),
+            Box::pin(gateway_service::run(services, stop.clone())),
             Box::pin(health::run(health, stop.clone())),
         );
         all_ended.send_replace(true);
     };
     tokio::join!(Box::pin(election), work, Box::pin(count_leading(metrics, leads, stop.clone())));
+}
+
+/// The Service that leads to this gateway's own pods: `GATEWAY_SERVICE` in its own namespace, by default `wicketgate`.
+fn own_service(namespace: &str) -> ObjectName {
+    let name = std::env::var("GATEWAY_SERVICE").ok().filter(|name| !name.is_empty());
+    ObjectName::new(namespace, name.unwrap_or_else(|| "wicketgate".to_owned()))
 }
 
 /// Takes part in the election. Without one, this replica always leads.
@@ -137,4 +158,12 @@ async fn count_leading(
         }
     }
     metrics.leader(LEASE_NAME, false);
+}
+
+/// Waits until then; for ever, if there is no such time.
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
 }

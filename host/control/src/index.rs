@@ -37,6 +37,12 @@ impl Index {
         Self { options, ..Self::default() }
     }
 
+    /// Somebody creates the Services that gateways ask for.
+    pub(crate) fn with_services(mut self) -> Self {
+        self.options.creates_services = true;
+        self
+    }
+
     /// Takes changes in. Returns whether anything that matters is different: a new status, such as one that we wrote
     /// ourselves, is kept and makes nothing new.
     pub(crate) fn apply(&mut self, changes: Vec<Change>) -> bool {

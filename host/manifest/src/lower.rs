@@ -54,11 +54,17 @@ pub struct LowerOptions {
     /// Names that a `StaticRoute`'s `routerRef` knows this gateway by. Default: none, which takes every reference as meant
     /// for this gateway, as there is no other one to know of.
     pub own_names: Vec<ObjectName>,
+    /// Whether somebody creates the Services that gateways ask for. Default: false.
+    pub creates_services: bool,
 }
 
 impl Default for LowerOptions {
     fn default() -> Self {
-        Self { builtins: BUILTINS.into_iter().map(Into::into).collect(), own_names: Vec::new() }
+        Self {
+            builtins: BUILTINS.into_iter().map(Into::into).collect(),
+            own_names: Vec::new(),
+            creates_services: false,
+        }
     }
 }
 

@@ -15,7 +15,17 @@ use crate::probe::Probed;
 pub(crate) struct Compiled {
     pub(crate) digest: Digest,
     pub(crate) description: Arc<Description>,
+    pub(crate) outside: Arc<Outside>,
     pub(crate) pre: RoutingPolicyPre<HostState>,
+}
+
+/// What a component shows from outside.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    /// Bytes of the component.
+    pub(crate) bytes: u64,
+    /// Names of its imports, sorted.
+    pub(crate) imports: Vec<String>,
 }
 
 /// What chains hold.
@@ -24,13 +34,21 @@ pub(crate) struct Ready {
     pub(crate) id: u64,
     pub(crate) digest: Digest,
     pub(crate) description: Arc<Description>,
+    pub(crate) outside: Arc<Outside>,
     pub(crate) recipe: Recipe,
     pub(crate) probed: Probed,
 }
 
 impl Ready {
     pub(crate) fn new(id: u64, compiled: &Compiled, recipe: Recipe, probed: Probed) -> Self {
-        Self { id, digest: compiled.digest, description: Arc::clone(&compiled.description), recipe, probed }
+        Self {
+            id,
+            digest: compiled.digest,
+            description: Arc::clone(&compiled.description),
+            outside: Arc::clone(&compiled.outside),
+            recipe,
+            probed,
+        }
     }
 
     /// Bounds it runs in.
@@ -45,6 +63,12 @@ impl Prepared for Ready {
     }
     fn digest(&self) -> Digest {
         self.digest
+    }
+    fn size_bytes(&self) -> Option<u64> {
+        Some(self.outside.bytes)
+    }
+    fn imports(&self) -> Vec<String> {
+        self.outside.imports.clone()
     }
     fn as_any(&self) -> &dyn Any {
         self

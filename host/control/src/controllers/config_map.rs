@@ -1,9 +1,9 @@
 //! Writes the ConfigMap of each `StaticRoute`, as the leader: what the production stack's own router mounts.
 //!
 //! A ConfigMap is ours if its controlling owner is the route. One that nobody controls is taken over only if it is empty
-//! or holds one of our keys already; every other one is left alone, and the route says `ConfigMapConflict`. All writes name
-//! the version that was read. Ours carry a label and are watched by it, so that one which is deleted or edited by hand is
-//! mended at once. Keys of others stay.
+//! or carries our label; every other one is left alone, and the route says `ConfigMapConflict`. All writes name the version
+//! that was read. Ours are watched by their label, so that one which is deleted or edited by hand is mended at once. Keys
+//! of others stay.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{leads, lost};
+use super::{leads, lost, sleep_until};
 use crate::metrics::{ControllerMetrics, Reconciled};
 use crate::publish::{Facts, Report};
 use crate::start::stopped;
@@ -304,13 +304,6 @@ fn name_of(object: &ConfigMap) -> ObjectName {
     let metadata = &object.metadata;
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     ObjectName::new(namespace, metadata.name.as_deref().unwrap_or_default())
-}
-
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]

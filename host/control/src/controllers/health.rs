@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{leads, lost};
+use super::{leads, lost, sleep_until};
 use crate::publish::{Facts, Report};
 use crate::start::stopped;
 use crate::status::{BackendHealth, Outcomes, RouterHealth};
@@ -290,13 +290,6 @@ fn timing(check: Option<&HealthCheck>) -> Timing {
         timeout: seconds(timeout),
         successes: times(successes),
         failures: times(failures),
-    }
-}
-
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -19,11 +19,13 @@ pub(super) fn draft(
     for limit in limits(about, in_force.map(|gateway| &**gateway)) {
         conditions.limit("Ready", limit);
     }
-    if about.object.spec.service.as_ref().is_some_and(|service| service.enabled)
-        && let Some(outcome) = view.sight.outcomes.services.get(about.name)
-    {
-        conditions.limit("Ready", outcome.0.clone());
-        conditions.set("ServiceReady", outcome.0.clone());
+    if about.object.spec.service.as_ref().is_some_and(|service| service.enabled) {
+        let outcome = view.sight.outcomes.services.get(about.name).map(|outcome| outcome.0.clone());
+        let said = outcome
+            .or_else(|| Said::before(&before.common.conditions, "ServiceReady"))
+            .unwrap_or_else(|| Said::pending("the Service is not looked at yet"));
+        conditions.limit("Ready", said.clone());
+        conditions.set("ServiceReady", said);
     }
     let active_policies = in_force.map_or_else(Vec::new, |gateway| active(gateway, before, view));
     let mut resolved = BTreeMap::new();

@@ -22,6 +22,8 @@ pub struct ServiceFacts {
     pub ports: Vec<(Box<str>, u16)>,
     /// The name it stands for, if its type is `ExternalName`.
     pub external_name: Option<Box<str>>,
+    /// Its address in the cluster, if it has one.
+    pub cluster_ip: Option<Box<str>>,
 }
 
 impl ServiceFacts {
@@ -33,7 +35,8 @@ impl ServiceFacts {
         });
         let is_external = spec.type_.as_deref() == Some("ExternalName");
         let external_name = spec.external_name.as_deref().filter(|_| is_external).map(Into::into);
-        Self { ports: ports.collect(), external_name }
+        let cluster_ip = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None");
+        Self { ports: ports.collect(), external_name, cluster_ip: cluster_ip.map(Into::into) }
     }
 }
 

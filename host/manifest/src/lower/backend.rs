@@ -10,9 +10,10 @@ use super::Lowering;
 use super::engine::Engine;
 use super::report::About;
 use super::url;
+use crate::bundle::Held;
 use crate::bundle::facts::{PodFacts, ServiceFacts, SliceEndpoint, SliceFacts, authority};
 use crate::kind::reference::{BackendObject, LabelSelector};
-use crate::kind::{BackendRef, inference_pool};
+use crate::kind::{BackendRef, InferenceGateway, inference_pool};
 
 /// The port of an engine where nothing says another.
 const DEFAULT_PORT: u16 = 8000;
@@ -95,6 +96,15 @@ impl<'a> Lowering<'a> {
     ) -> Vec<Arc<EndpointSpec>> {
         let bundle = self.bundle;
         let name = ObjectName::new(about.name().namespace.clone(), object.name.as_str());
+        let is_gateways_own = |gateway: &Held<InferenceGateway>| {
+            gateway.value.spec.service.as_ref().is_some_and(|service| service.enabled)
+        };
+        if bundle.gateways.get(&name).is_some_and(is_gateways_own) {
+            let message = format!("Service {name} leads to gateway {name}, and so back here");
+            let remedy = "name the Service of the engines";
+            self.report.error(bundle, about, FIELD, "ReferenceCycle", message, remedy);
+            return Vec::new();
+        }
         let Some(service) = bundle.core_services.get(&name) else {
             let message = format!("there is no Service {name}");
             let remedy = "create it, or correct backendRef";

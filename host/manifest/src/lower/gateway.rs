@@ -17,8 +17,9 @@ impl<'a> Lowering<'a> {
         let spec = &held.value.spec;
         let settings = self.settings(&about, spec);
         let hostnames = self.hostnames(&about, &spec.hostnames);
-        if spec.service.as_ref().is_some_and(|service| service.enabled) {
-            let message = "this version does not create a Service for the gateway";
+        let asks_for_service = spec.service.as_ref().is_some_and(|service| service.enabled);
+        if asks_for_service && !self.options.creates_services {
+            let message = "nobody creates a Service where there is no cluster";
             let remedy = "create one that points to the gateway, or use the path prefix";
             self.report.warning(
                 self.bundle,

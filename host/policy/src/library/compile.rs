@@ -18,7 +18,7 @@ use crate::inspect::{self, refuse};
 use crate::instance::Recipe;
 use crate::library::source::Bytes;
 use crate::probe;
-use crate::ready::Compiled;
+use crate::ready::{Compiled, Outside};
 
 /// Compilations that went over their deadline and still run, at most; then nothing more is begun until one ends.
 const OVERDUE_MAX: usize = 2;
@@ -110,11 +110,13 @@ fn spawn(job: Job, attempt: u64, linker: Linker<HostState>, done: Sender<Message
 }
 
 fn compile(job: &Job, linker: &Linker<HostState>) -> Result<Compiled, PrepareFailure> {
-    inspect::inspect(&job.bytes)?;
+    let mut imports = inspect::inspect(&job.bytes)?.imports;
+    imports.sort_unstable();
+    let outside = Arc::new(Outside { bytes: job.bytes.len() as u64, imports });
     let component = Component::new(linker.engine(), &*job.bytes).map_err(inspect::invalid)?;
     let pre = link(&component, linker)?;
     let description = describe(job, &pre, linker.engine())?;
-    Ok(Compiled { digest: job.digest, description: Arc::new(description), pre })
+    Ok(Compiled { digest: job.digest, description: Arc::new(description), outside, pre })
 }
 
 fn link(

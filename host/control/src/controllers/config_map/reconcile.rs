@@ -81,9 +81,8 @@ impl Wanted {
         let holds = |key: &str| {
             object.data.as_ref().and_then(|data| data.get(key)).is_some_and(|value| *value == self.content)
         };
-        let label = object.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL.0));
         KEYS.iter().all(|key| holds(key))
-            && label.is_some_and(|label| label == LABEL.1)
+            && is_labelled(object)
             && controller(object).is_some_and(|owner| owner.uid == self.owner.uid)
     }
 
@@ -96,13 +95,10 @@ impl Wanted {
             return (!is_ours)
                 .then(|| format!("ConfigMap {name} belongs to {} {}; {remedy}", owner.kind, owner.name));
         }
-        let keys = object.data.iter().flat_map(BTreeMap::keys).map(String::as_str);
-        let is_empty =
-            keys.clone().next().is_none() && object.binary_data.as_ref().is_none_or(BTreeMap::is_empty);
-        let is_for_a_router = keys.clone().any(|key| KEYS.contains(&key));
-        (!is_empty && !is_for_a_router).then(|| {
-            format!("ConfigMap {name} is somebody else's: it holds none of our keys; {remedy}, or delete it")
-        })
+        let is_empty = object.data.as_ref().is_none_or(BTreeMap::is_empty)
+            && object.binary_data.as_ref().is_none_or(BTreeMap::is_empty);
+        (!is_empty && !is_labelled(object))
+            .then(|| format!("ConfigMap {name} was made by somebody else; {remedy}, or delete it"))
     }
 
     fn written(&self, at: Option<Timestamp>) -> ConfigMapOutcome {
@@ -205,6 +201,11 @@ async fn apply(api: &Api<ConfigMap>, wanted: &Wanted, object: &ConfigMap) -> kub
         "data": wanted.data(),
     });
     api.patch(&wanted.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(body)).await
+}
+
+fn is_labelled(object: &ConfigMap) -> bool {
+    let labels = object.metadata.labels.as_ref();
+    labels.and_then(|labels| labels.get(LABEL.0)).is_some_and(|label| label == LABEL.1)
 }
 
 fn controller(object: &ConfigMap) -> Option<&OwnerReference> {

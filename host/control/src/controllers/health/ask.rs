@@ -69,7 +69,7 @@ enum Place {
     Missing(String),
 }
 
-/// A router's pod, if its Service has one that is ready; its name otherwise.
+/// A router's pod, if its Service has one that is ready; the Service itself if it does not say who is behind it.
 fn place(facts: &Facts, name: &ObjectName) -> Place {
     let Some(service) = facts.bundle.core_services.get(name) else {
         return Place::Missing(format!(
@@ -88,7 +88,9 @@ fn place(facts: &Facts, name: &ObjectName) -> Place {
         return Place::At(target(external, *port));
     }
     let Some(slices) = facts.bundle.slices.get(name) else {
-        return Place::At(target(&format!("{}.{}.svc", name.name, name.namespace), *port));
+        let dns = || format!("{}.{}.svc", name.name, name.namespace);
+        let host = service.cluster_ip.as_deref().map_or_else(dns, str::to_owned);
+        return Place::At(target(&host, *port));
     };
     let ready = slices.values().flat_map(|slice| {
         let port = slice.value.ports.iter().find(|(name, _)| name == port_name).map(|(_, port)| *port);

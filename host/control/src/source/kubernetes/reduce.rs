@@ -275,6 +275,3 @@ impl Watched for WatchedPod {
         core(&pod.metadata.clone(), pod, Body::Pod, annotated)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,271 @@
+//! The Service named after a gateway that asks for one, as the leader: it leads to the gateway's own Service, so that
+//! clients reach a gateway by its name.
+//!
+//! In the namespace of the own Service it selects the same pods; elsewhere it is an `ExternalName` for it. A Service is
+//! ours if its controlling owner is the gateway; every other one is left alone, and the gateway says so in `ServiceReady`.
+//! It goes with its gateway. One that is not asked for any more stays: nothing is deleted with our rights.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::name::ObjectName;
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::Client;
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use manifest::Kind;
+use manifest::bundle::Held;
+use manifest::kind::{API_VERSION, InferenceGateway};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use super::config_map::LABEL;
+use super::{leads, lost};
+use crate::metrics::{ControllerMetrics, Reconciled};
+use crate::publish::{Facts, Report};
+use crate::start::stopped;
+use crate::status::{Outcomes, Said, ServiceOutcome};
+
+/// The name under which this controller counts.
+pub(super) const CONTROLLER: &str = "gatewayservice";
+/// Who owns the fields.
+const FIELD_MANAGER: &str = "wicketgate-gateway";
+/// Longest time for one Service. Less than what lies between giving up a lease and its end.
+const RECONCILE_TIMEOUT: Duration = Duration::from_secs(4);
+/// A failure, or somebody else's Service, is looked at again after this long.
+const RETRY: Duration = Duration::from_secs(10);
+/// Ports of the own Service where it cannot be read.
+const PORTS: [(&str, i32); 2] = [("http", 80), ("http-alt", 8001)];
+
+/// What the controller is plugged into.
+pub(super) struct GatewayServiceParts {
+    pub(super) client: Client,
+    pub(super) reports: watch::Receiver<Report>,
+    /// The gateway's own Service.
+    pub(super) own: ObjectName,
+    pub(super) outcomes: watch::Sender<Outcomes>,
+    pub(super) leads: watch::Receiver<bool>,
+    pub(super) metrics: ControllerMetrics,
+}
+
+/// Works whenever this replica leads, until `stop` turns true (or its sender is gone).
+pub(super) async fn run(mut parts: GatewayServiceParts, mut stop: watch::Receiver<bool>) {
+    parts.metrics.controller(CONTROLLER, 1);
+    loop {
+        if !leads(&mut parts.leads, &mut stop).await {
+            return;
+        }
+        let mut term = Term { parts, done: BTreeMap::new() };
+        term.serve(&mut stop).await;
+        parts = term.parts;
+        parts.outcomes.send_modify(|outcomes| outcomes.services.clear());
+    }
+}
+
+/// A gateway as it was dealt with last.
+struct Dealt {
+    object: Arc<InferenceGateway>,
+    /// Whether a Service of its name, and which version of it, was there.
+    seen: bool,
+    again: Option<Instant>,
+}
+
+struct Term {
+    parts: GatewayServiceParts,
+    done: BTreeMap<ObjectName, Dealt>,
+}
+
+impl Term {
+    async fn serve(&mut self, stop: &mut watch::Receiver<bool>) {
+        loop {
+            let facts = Arc::clone(&self.parts.reports.borrow_and_update().facts);
+            let mut leading = self.parts.leads.clone();
+            tokio::select! {
+                () = stopped(stop) => return,
+                () = lost(&mut leading) => return,
+                () = self.deal(&facts) => {}
+            }
+            let again = self.done.values().filter_map(|dealt| dealt.again).min();
+            tokio::select! {
+                () = stopped(stop) => return,
+                () = lost(&mut self.parts.leads) => return,
+                changed = self.parts.reports.changed() => if changed.is_err() {
+                    return;
+                },
+                () = super::sleep_until(again) => {}
+            }
+        }
+    }
+
+    /// Deals with every gateway that has changed, whose Service came or went, or that failed a while ago.
+    async fn deal(&mut self, facts: &Facts) {
+        let gateways = &facts.bundle.gateways;
+        let asks = |held: &Held<InferenceGateway>| {
+            held.value.spec.service.as_ref().is_some_and(|service| service.enabled)
+        };
+        self.done.retain(|name, _| gateways.get(name).is_some_and(asks));
+        let known = &self.done;
+        self.parts.outcomes.send_if_modified(|outcomes| {
+            let before = outcomes.services.len();
+            outcomes.services.retain(|name, _| known.contains_key(name));
+            outcomes.services.len() != before
+        });
+        for (name, held) in gateways {
+            if !asks(held) || held.value.metadata.deletion_timestamp.is_some() {
+                continue;
+            }
+            let seen = facts.bundle.core_services.contains_key(name);
+            let is_done = self.done.get(name).is_some_and(|dealt| {
+                Arc::ptr_eq(&dealt.object, &held.value)
+                    && dealt.seen == seen
+                    && dealt.again.is_none_or(|again| again > Instant::now())
+            });
+            if !is_done {
+                let again = self.reconcile(name, &held.value).await;
+                self.done.insert(name.clone(), Dealt { object: Arc::clone(&held.value), seen, again });
+            }
+        }
+    }
+
+    /// Brings one Service to what is wanted. Returns when to look again, if at all.
+    async fn reconcile(&self, name: &ObjectName, gateway: &InferenceGateway) -> Option<Instant> {
+        let began = Instant::now();
+        let attempt = provide(&self.parts.client, &self.parts.own, name, gateway);
+        let said = match timeout(RECONCILE_TIMEOUT, attempt).await {
+            Ok(Ok(said)) => said,
+            Ok(Err(kube::Error::Api(status))) => Some(Said::no("ServiceFailed", status.message.clone())),
+            Ok(Err(error)) => Some(Said::no("ServiceFailed", error.to_string())),
+            Err(_) => Some(Said::no("ServiceFailed", "no answer in time")),
+        };
+        let is_right = said.as_ref().is_none_or(|said| said.truth == crate::status::Truth::True);
+        let result = if is_right { Reconciled::Success } else { Reconciled::RequeueAfter };
+        self.parts.metrics.reconciled(CONTROLLER, result, began.elapsed());
+        self.parts.outcomes.send_if_modified(|outcomes| match said {
+            Some(said) => {
+                let outcome = ServiceOutcome(said);
+                outcomes.services.insert(name.clone(), outcome.clone()).as_ref() != Some(&outcome)
+            }
+            None => outcomes.services.remove(name).is_some(),
+        });
+        (!is_right).then(|| Instant::now() + RETRY)
+    }
+}
+
+/// Creates or corrects the Service.
+async fn provide(
+    client: &Client,
+    own: &ObjectName,
+    name: &ObjectName,
+    gateway: &InferenceGateway,
+) -> kube::Result<Option<Said>> {
+    if own == name {
+        return Ok(Some(Said::yes("OwnService", "the gateway's own Service has this name")));
+    }
+    let Some(owner) = owner(gateway) else { return Ok(None) };
+    let api: Api<Service> = Api::namespaced(client.clone(), &name.namespace);
+    let found = find(&api, &name.name).await?;
+    if let Some(found) = &found
+        && let Some(message) = conflict(found, &owner, name)
+    {
+        return Ok(Some(Said::no("ServiceConflict", message)));
+    }
+    let target = if own.namespace == name.namespace { find(&api, &own.name).await? } else { None };
+    let wanted = service(own, name, owner, target.as_ref());
+    match found {
+        None => {
+            let parameters =
+                PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
+            api.create(&parameters, &wanted).await?;
+            tracing::info!(service = %name, "Service created");
+        }
+        Some(found) if is_met(&wanted, &found) => {}
+        Some(_) => {
+            api.patch(&name.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&wanted)).await?;
+            tracing::info!(service = %name, "Service corrected");
+        }
+    }
+    Ok(Some(Said::yes("ServiceReady", "")))
+}
+
+/// The Service of this name, by the right to list.
+async fn find(api: &Api<Service>, name: &str) -> kube::Result<Option<Service>> {
+    let list = api.list(&ListParams::default().fields(&format!("metadata.name={name}"))).await?;
+    Ok(list.items.into_iter().find(|service| service.metadata.name.as_deref() == Some(name)))
+}
+
+fn owner(gateway: &InferenceGateway) -> Option<OwnerReference> {
+    Some(OwnerReference {
+        api_version: API_VERSION.into(),
+        kind: Kind::InferenceGateway.as_str().into(),
+        name: gateway.metadata.name.clone()?,
+        uid: gateway.metadata.uid.clone()?,
+        controller: Some(true),
+        block_owner_deletion: None,
+    })
+}
+
+fn controller(service: &Service) -> Option<&OwnerReference> {
+    service.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
+}
+
+fn conflict(found: &Service, owner: &OwnerReference, name: &ObjectName) -> Option<String> {
+    let remedy = "rename the gateway, or delete the Service";
+    match controller(found) {
+        Some(known) if known.uid == owner.uid => None,
+        Some(other) => Some(format!("Service {name} belongs to {} {}; {remedy}", other.kind, other.name)),
+        None => Some(format!("Service {name} was made by somebody else; {remedy}")),
+    }
+}
+
+/// The Service as it should be. `target` is the own Service, where it is in the same namespace.
+fn service(own: &ObjectName, name: &ObjectName, owner: OwnerReference, target: Option<&Service>) -> Service {
+    let selected = target.and_then(|target| target.spec.as_ref()).filter(|spec| spec.selector.is_some());
+    let spec = match selected {
+        Some(spec) => ServiceSpec {
+            selector: spec.selector.clone(),
+            ports: spec.ports.as_ref().map(|ports| ports.iter().map(plain).collect()),
+            ..ServiceSpec::default()
+        },
+        None => ServiceSpec {
+            type_: Some("ExternalName".into()),
+            external_name: Some(format!("{}.{}.svc.cluster.local", own.name, own.namespace)),
+            ports: Some(PORTS.iter().map(|(name, port)| port_of(name, *port)).collect()),
+            ..ServiceSpec::default()
+        },
+    };
+    Service {
+        metadata: ObjectMeta {
+            name: Some(name.name.to_string()),
+            namespace: Some(name.namespace.to_string()),
+            labels: Some(BTreeMap::from([(LABEL.0.to_owned(), LABEL.1.to_owned())])),
+            owner_references: Some(vec![owner]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(spec),
+        status: None,
+    }
+}
+
+fn port_of(name: &str, port: i32) -> ServicePort {
+    ServicePort { name: Some(name.into()), port, protocol: Some("TCP".into()), ..ServicePort::default() }
+}
+
+/// A port without what the cluster chose for the other Service.
+fn plain(port: &ServicePort) -> ServicePort {
+    ServicePort { node_port: None, ..port.clone() }
+}
+
+/// Whether there is nothing to correct, whatever the API server has filled in.
+fn is_met(wanted: &Service, found: &Service) -> bool {
+    let (Some(wanted), Some(found)) = (&wanted.spec, &found.spec) else { return false };
+    let ports = |spec: &ServiceSpec| -> Vec<(Option<String>, i32)> {
+        spec.ports.iter().flatten().map(|port| (port.name.clone(), port.port)).collect()
+    };
+    wanted.selector == found.selector
+        && wanted.external_name == found.external_name
+        && ports(wanted) == ports(found)
+}
+
+#[cfg(test)]
+mod tests;
