@@ -4,8 +4,11 @@
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use control::Index;
+use control::publish::{Core, Input};
+use control::source::Burst;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use domain::endpoint::EngineReading;
 use domain::policy::{Call, Policies};
@@ -32,46 +35,101 @@ const CHAINS: [&[pool::Link]; 7] = [
     &[("session-affinity", r#"{"mode":"prefer"}"#), ("prefix-hash", "{}"), ("load-aware", "{}")],
 ];
 
-fn lowering(criterion: &mut Criterion) {
+/// Services, each of [`ENDPOINTS`] endpoints with a pod.
+const SERVICES: usize = 1_000;
+const ENDPOINTS: usize = 10;
+
+/// The slice of a service. Another `shift` means another address of its last endpoint.
+fn slice(service: usize, shift: usize) -> String {
+    let mut text = format!(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+         metadata: {{name: b{service}, labels: {{kubernetes.io/service-name: b{service}}}}}\n\
+         addressType: IPv4\nports: [{{name: http, port: 8000}}]\nendpoints:\n"
+    );
+    for endpoint in 0..ENDPOINTS {
+        let (high, low) = (service / 256, service % 256);
+        let last = if endpoint + 1 == ENDPOINTS { endpoint + shift } else { endpoint };
+        let _ = writeln!(
+            text,
+            "  - {{addresses: [10.{high}.{low}.{last}], conditions: {{ready: true}}, nodeName: n{low}, \
+             targetRef: {{kind: Pod, name: p{service}-{last}, uid: u{service}-{last}}}}}"
+        );
+    }
+    text.push_str("---\n");
+    text
+}
+
+/// Everything of a cluster of [`SERVICES`] services behind one gateway.
+fn cluster() -> String {
     let mut text = String::new();
     let mut routes = String::new();
-    for service in 0..1_000 {
+    for service in 0..SERVICES {
         let _ = writeln!(routes, "    - {{model: m{service}, inferenceServiceRef: s{service}}}");
         let _ = write!(
             text,
             "apiVersion: production-stack.vllm.ai/v1alpha1\nkind: InferenceService\nmetadata: {{name: s{service}}}\n\
              spec: {{modelName: m{service}, backendRef: b{service}}}\n---\n\
              apiVersion: v1\nkind: Service\nmetadata: {{name: b{service}}}\n\
-             spec: {{ports: [{{name: http, port: 80}}]}}\n---\n\
-             apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
-             metadata: {{name: b{service}, labels: {{kubernetes.io/service-name: b{service}}}}}\n\
-             addressType: IPv4\nports: [{{name: http, port: 8000}}]\nendpoints:\n"
+             spec: {{ports: [{{name: http, port: 80}}]}}\n---\n{}",
+            slice(service, 0)
         );
-        for endpoint in 0..10 {
-            let (high, low) = (service / 256, service % 256);
-            let _ = writeln!(
+        for endpoint in 0..ENDPOINTS {
+            let _ = write!(
                 text,
-                "  - {{addresses: [10.{high}.{low}.{endpoint}], conditions: {{ready: true}}}}"
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: p{service}-{endpoint}, uid: u{service}-{endpoint}, \
+                 labels: {{app: a}}}}\nstatus: {{phase: Running}}\n---\n"
             );
         }
-        text.push_str("---\n");
     }
     let _ = write!(
         text,
         "apiVersion: production-stack.vllm.ai/v1alpha1\nkind: InferenceGateway\nmetadata: {{name: g}}\nspec:\n  \
          routeStrategy: PrefixHash\n  routes:\n{routes}"
     );
+    text
+}
+
+fn changes(text: &str) -> Vec<Change> {
+    let file = Arc::from("m.yaml");
+    let objects = text.split("---\n").flat_map(|part| decode(&file, part.as_bytes()).objects);
+    objects.map(|object| Change::Applied(Arc::new(object))).collect()
+}
+
+fn burst(changes: Vec<Change>) -> [Input; 1] {
+    [Input::Burst(Burst { source: "bench", changes, findings: Vec::new() })]
+}
+
+fn lowering(criterion: &mut Criterion) {
+    let all = changes(&cluster());
     let mut bundle = Bundle::default();
-    for part in text.split("---\n") {
-        for object in decode(&Arc::from("m.yaml"), part.as_bytes()).objects {
-            bundle.apply(Change::Applied(Arc::new(object)));
-        }
+    for change in all.clone() {
+        bundle.apply(change);
     }
     let lowered = lower(&bundle, &LowerOptions::default());
     let endpoints: usize = lowered.draft.gateways[0].routes.iter().map(|route| route.endpoints.len()).sum();
-    assert_eq!(endpoints, 10_000, "{:?}", lowered.findings.first());
+    assert_eq!(endpoints, SERVICES * ENDPOINTS, "{:?}", lowered.findings.first());
     criterion.bench_function("lower 1,000 services of 10", |bencher| {
         bencher.iter(|| lower(black_box(&bundle), &LowerOptions::default()));
+    });
+
+    let library = Library::new(Options::default()).unwrap();
+    let mut core = Core::new(Index::default());
+    core.apply(burst(all), &library);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while core.is_preparing() {
+        assert!(Instant::now() < deadline, "the policies get ready");
+        std::thread::sleep(Duration::from_millis(10));
+        core.apply([Input::Policies], &library);
+    }
+    let slices = [1, 0].map(|shift| changes(&slice(SERVICES / 2, shift)));
+    let mut turn = 0;
+    criterion.bench_function("one endpoint of 10,000 changes: next snapshot", |bencher| {
+        bencher.iter(|| {
+            turn += 1;
+            let assembled = core.apply(burst(slices[turn % 2].clone()), &library).expect("something new");
+            assert_eq!(assembled.snapshot.endpoints.len(), SERVICES * ENDPOINTS);
+            assembled
+        });
     });
 }
 
