@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod seed;
 
-pub(crate) use seed::Inert;
+pub(crate) use seed::{Inert, go_style};
 
 /// An inference gateway whose routing policies are WebAssembly components.
 #[derive(Debug, Parser)]
@@ -274,11 +274,11 @@ mod tests {
             ("", false),
             ("--leader-elect", true),
             ("--leader-elect=1", true),
-            ("--leader-elect=false", false),
+            ("-leader-elect=false", false),
         ];
         for (flag, wanted) in cases {
-            let given = ["wicketgate", flag].into_iter().filter(|arg| !arg.is_empty());
-            let cli = Cli::parse_from(given);
+            let given = ["wicketgate", flag].into_iter().filter(|arg| !arg.is_empty()).map(Into::into);
+            let cli = Cli::parse_from(go_style(given));
             assert_eq!((cli.serve.manifests, cli.serve.leader_elect), (None, wanted), "{flag}");
         }
         assert!(Cli::try_parse_from(["wicketgate", "--leader-elect=perhaps"]).is_err());

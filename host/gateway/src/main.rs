@@ -23,7 +23,7 @@ use args::{Cli, Command};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(args::go_style(std::env::args_os()));
     if matches!(cli.command, None | Some(Command::Serve(_))) {
         without_huge_pages();
     }

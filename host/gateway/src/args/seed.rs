@@ -3,6 +3,8 @@
 //! Those that mean something here are fields of [`super::ServeArgs`]; the rest is accepted, with a warning where what was
 //! asked for is not what happens.
 
+use std::ffi::OsString;
+
 use clap::Args;
 
 /// Flags without an effect.
@@ -91,6 +93,16 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
+/// Go programs take `-flag` for `--flag`; so do we, except for single letters and negative numbers.
+pub(crate) fn go_style(args: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    args.map(|arg| match arg.to_str().and_then(|text| text.strip_prefix('-')) {
+        Some(name) if name.len() > 1 && name.starts_with(|c: char| c.is_ascii_lowercase()) => {
+            OsString::from(format!("--{name}"))
+        }
+        _ => arg,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -103,7 +115,7 @@ mod tests {
         let args = [
             "wicketgate",
             "--metrics-bind-address=:8443",
-            "--health-probe-bind-address=:8081",
+            "-health-probe-bind-address=:8081",
             "--leader-elect",
             "--metrics-secure=false",
             "--enable-http2",
@@ -111,7 +123,7 @@ mod tests {
             "--webhook-cert-path",
             "/certs",
         ];
-        let cli = Cli::parse_from(args);
+        let cli = Cli::parse_from(go_style(args.into_iter().map(Into::into)));
         assert!(cli.serve.leader_elect);
         assert_eq!(cli.serve.metrics_bind_address.0.map(|address| address.port()), Some(8443));
         let ignored: Vec<&str> = cli.serve.inert.ignored().map(|(flag, _)| flag).collect();
