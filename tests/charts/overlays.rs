@@ -99,7 +99,8 @@ fn the_rkllama_overlay_has_the_old_routers_names_labels_and_ports() {
 #[test]
 fn samples_lack_nothing_but_what_they_refer_to() {
     let mut check = std::process::Command::new(harness::gateway::binary());
-    let output = check.args(["check", "--format", "json"]).arg(path("deploy/samples")).output().expect("it runs");
+    let output =
+        check.args(["check", "--format", "json"]).arg(path("deploy/samples")).output().expect("it runs");
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let known = ["BackendNotFound", "ReferenceNotFound", "NotImplemented", "NoEndpoints"];
     for finding in items(&report["findings"]) {

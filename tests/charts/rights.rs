@@ -106,10 +106,7 @@ fn no_right_is_wider_than_named() {
 fn what_is_switched_on_brings_its_right_and_nothing_else() {
     let plain = bound(&chart(&[]));
     let cases = [
-        (
-            "secrets.enabled=true",
-            vec![right("", "secrets", "list"), right("", "secrets", "watch")],
-        ),
+        ("secrets.enabled=true", vec![right("", "secrets", "list"), right("", "secrets", "watch")]),
         (
             "gatewayServices.enabled=true",
             vec![right("", "services", "create"), right("", "services", "patch")],

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use cluster::engines::deployment;
 use cluster::place::{Place, documents};
@@ -16,6 +17,9 @@ use http::Method;
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
+
+/// How long the objects of a release may take to go: its pods drain before they end.
+const GONE_MAX: Duration = Duration::from_secs(180);
 
 /// Makes a namespace refuse pods that are not restricted, and say so of everything that makes pods.
 const RESTRICTED: [&str; 3] = ["enforce", "warn", "audit"];
@@ -80,7 +84,7 @@ async fn every_rendered_object_is_what_the_api_server_takes_and_every_pod_is_res
     let place = restricted("charts-valid").await;
     let definitions = path(".cache/cluster/definitions");
     place.kubectl(&["apply", "--server-side", "-f", &definitions], "").await.ok();
-    place.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"], "").await.ok();
+    place.kubectl(&["wait", "--for=condition=Established", "--timeout=180s", "crd", "--all"], "").await.ok();
     for name in ["team-a", "team-b", "wicketgate"] {
         restricted(name).await;
     }
@@ -199,8 +203,26 @@ async fn contents(place: &Place) -> BTreeSet<String> {
     said.lines().filter(|name| !everywhere.contains(name)).map(str::to_owned).collect()
 }
 
-fn ready_replicas(deployment: &DynamicObject) -> u64 {
-    deployment.data["status"]["readyReplicas"].as_u64().unwrap_or_default()
+/// Waits until nothing else is left in a namespace. Pods drain first, so it takes longer than anything else here.
+async fn until_left(place: &Place, wanted: &BTreeSet<String>) {
+    let began = Instant::now();
+    loop {
+        let now = contents(place).await;
+        if now == *wanted {
+            return;
+        }
+        assert!(began.elapsed() < GONE_MAX, "still there: {:?}", now.difference(wanted));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Ready replicas and the pods' template of the release's Deployment.
+async fn deployment_of(place: &Place) -> (u64, String) {
+    let read = |deployment: &DynamicObject| {
+        let ready = deployment.data["status"]["readyReplicas"].as_u64().unwrap_or_default();
+        (ready, deployment.data["spec"]["template"].to_string())
+    };
+    place.until("Deployment", "rel-wicketgate", |deployment| Some(read(deployment))).await
 }
 
 /// A release in a namespace of its own, for the resources and engines of another.
@@ -212,31 +234,29 @@ async fn a_releases_life(version: &str) {
 
     let values = values(&apps.namespace);
     let chart = path("charts/wicketgate");
-    let fixed = ["--set-json", &*values, "--wait", "--timeout", "120s"];
+    let fixed = ["--set-json", &*values, "--wait", "--timeout", "300s"];
     helm(&place, version, &[&["install", "rel", &chart], &fixed[..]].concat()).await.ok();
-    let installed = place.get("Deployment", "rel-wicketgate").await;
-    assert_eq!(ready_replicas(&installed), 2, "--wait waited");
+    assert_eq!(deployment_of(&place).await.0, 2, "--wait waited");
 
     let service = Service::serve(&place, "rel-wicketgate").await;
     let traffic = Traffic::start((service.address, 80).into(), "llama");
     let upgrade = ["--set", "replicaCount=3", "--set", "gateway.answerHeaders=true"];
     helm(&place, version, &[&["upgrade", "rel", &chart], &fixed[..], &upgrade].concat()).await.ok();
-    let upgraded = place.get("Deployment", "rel-wicketgate").await;
-    assert_eq!(ready_replicas(&upgraded), 3);
-    assert!(upgraded.data["spec"]["template"].to_string().contains("--answer-headers"));
-    helm(&place, version, &["rollback", "rel", "1", "--wait", "--timeout", "120s"]).await.ok();
-    let back = place.get("Deployment", "rel-wicketgate").await;
-    assert!(!back.data["spec"]["template"].to_string().contains("--answer-headers"));
+    let (ready, template) = deployment_of(&place).await;
+    assert!(ready == 3 && template.contains("--answer-headers"), "{ready}: {template}");
+    helm(&place, version, &["rollback", "rel", "1", "--wait", "--timeout", "300s"]).await.ok();
+    let (ready, template) = deployment_of(&place).await;
+    assert!(ready == 2 && !template.contains("--answer-headers"), "{ready}: {template}");
     let sent = traffic.assert_no_failure().await;
     assert!(sent > 100, "{sent} requests are no traffic");
 
     Service::name_headless(&place, "rel-wicketgate-metrics").await;
-    let tested = helm(&place, version, &["test", "rel", "--timeout", "60s"]).await.ok();
+    let tested = helm(&place, version, &["test", "rel", "--timeout", "180s"]).await.ok();
     assert!(tested.out.contains("Succeeded"), "{}", tested.out);
 
-    helm(&place, version, &["uninstall", "rel", "--wait", "--timeout", "120s"]).await.ok();
-    until("the release is gone", || async { (contents(&place).await == empty.0).then_some(()) }).await;
-    until("its resources are gone", || async { (contents(&apps).await == empty.1).then_some(()) }).await;
+    helm(&place, version, &["uninstall", "rel", "--wait", "--timeout", "300s"]).await.ok();
+    until_left(&place, &empty.0).await;
+    until_left(&apps, &empty.1).await;
     let left = place.kubectl(&["get", "crd", "-o", "name"], "").await.ok().out;
     assert_eq!(left.lines().filter(|name| name.ends_with("production-stack.vllm.ai")).count(), 8, "{left}");
     let ours = "app.kubernetes.io/part-of=wicketgate,app.kubernetes.io/instance=rel";
@@ -279,15 +299,19 @@ async fn the_namespaced_overlay_becomes_ready_and_goes_without_a_trace() {
     let folder = path("deploy/overlays/namespaced");
     let said = place.kubectl(&["apply", "-k", &folder], "").await.ok();
     assert_eq!(said.err, "", "a warning");
-    place.kubectl(&["rollout", "status", "deployment/wicketgate", "--timeout=60s"], "").await.ok();
-    assert_eq!(ready_replicas(&place.get("Deployment", "wicketgate").await), 2);
+    place.kubectl(&["rollout", "status", "deployment/wicketgate", "--timeout=180s"], "").await.ok();
+    place
+        .until("Deployment", "wicketgate", |deployment| {
+            (deployment.data["status"]["readyReplicas"] == 2).then_some(())
+        })
+        .await;
     place
         .until("Lease", "wicketgate", |lease| {
             lease.data["spec"]["holderIdentity"].as_str().map(str::to_owned)
         })
         .await;
-    place.kubectl(&["delete", "-k", &folder, "--timeout=60s"], "").await.ok();
-    until("all of it is gone", || async { (contents(&place).await == empty).then_some(()) }).await;
+    place.kubectl(&["delete", "-k", &folder, "--timeout=180s"], "").await.ok();
+    until_left(&place, &empty).await;
 }
 
 /// The old router's manifests were applied to the namespace of one's context, and so are these.
@@ -298,7 +322,7 @@ async fn the_rkllama_overlay_becomes_ready_and_routes_what_its_sample_says() {
     place.kubectl(&["apply", "--server-side", "-k", &folder], "").await.ok();
     let sample = std::fs::read_to_string(path("deploy/samples/rkllama.yaml")).expect("a sample");
     place.apply(&sample).await;
-    place.kubectl(&["rollout", "status", "deployment/rkllama-router", "--timeout=60s"], "").await.ok();
+    place.kubectl(&["rollout", "status", "deployment/rkllama-router", "--timeout=180s"], "").await.ok();
     let service = Service::serve(&place, "rkllama-router").await;
     let address = (service.address, 8080).into();
     let answer = harness::client::get(address, "/health").await;
