@@ -9,7 +9,12 @@ TRACE ?=
 KEEP ?=
 DEMO_FLAGS ?=
 
-.PHONY: help demo test check bench build policies manifests fmt python clean-cache
+# One test of the cluster suite, or several by a part of their names: `make test-cluster TEST=leader`.
+TEST ?=
+# What cargo puts before each test binary of the suite: a network of its own (see tests/cluster/inside.sh).
+INSIDE = CARGO_TARGET_$(shell rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)_RUNNER="$(abspath tests/cluster/inside.sh)"
+
+.PHONY: help demo test test-core test-cluster check bench build policies manifests fmt python clean-cache
 
 help: ## What there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -41,7 +46,12 @@ test-cluster: policies ## The gateway on a real API server, which is built once 
 	tests/cluster/binaries.sh
 	$(CARGO) build --bin wicketgate
 	$(CARGO) test -p cluster --no-run
+ifeq ($(TEST),)
+	$(INSIDE) $(CARGO) test -p cluster -- --test-threads=4 --skip scale::
+	$(INSIDE) $(CARGO) test -p cluster --test suite -- --test-threads=1 scale::
+else
 	$(INSIDE) $(CARGO) test -p cluster -- --test-threads=4 $(TEST)
+endif
 
 python: $(VENV)/ready ## The pinned clients and servers that the suite runs (openai, llama.cpp's server)
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::endpoint::{EndpointId, EndpointSpec};
+use domain::name::ObjectName;
 use domain::published::Published;
 use manifest::ListedModel;
 use tokio::sync::{mpsc, watch};
@@ -77,6 +78,8 @@ pub(crate) struct Observer {
     pub(crate) published: Published,
     /// Says when it has changed, and whom model lists keep out of it.
     pub(crate) reports: watch::Receiver<Report>,
+    /// Says which pods say something else than before: their engines are asked again at once.
+    pub(crate) changed_pods: mpsc::Receiver<Vec<ObjectName>>,
     /// Takes model lists.
     pub(crate) lists: mpsc::Sender<ObservedModels>,
     /// Takes model cards.
@@ -124,6 +127,9 @@ impl Observer {
                     Ok(()) => self.reconcile(&mut round).await,
                     Err(_) => break,
                 },
+                Some(pods) = self.changed_pods.recv() => {
+                    round.schedule.hurry(&pods.into_iter().collect(), self.clock.now_ms());
+                }
                 Some(ended) = probes.join_next() => {
                     // A probe cannot be cancelled while we run, and a panic in one is a bug that the tests would show;
                     // its endpoint is then not asked again, the others are.
@@ -203,7 +209,8 @@ impl Round {
             |interval: Duration| u64::try_from(interval.as_millis()).unwrap_or(u64::MAX / 4).max(10);
         let intervals = Intervals {
             metrics_ms: milliseconds(settings.metrics_interval),
-            models_ms: milliseconds(settings.models_interval),
+            // Within the interval a change is to be known, which takes an answer and a lowering beside the question.
+            models_ms: (milliseconds(settings.models_interval) * 9 / 10).max(1),
             unknown_ms: UNKNOWN_INTERVAL.as_millis() as u64,
         };
         let limits =

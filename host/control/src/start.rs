@@ -17,7 +17,7 @@ use crate::cluster::{Cluster, KubernetesSettings};
 use crate::index::Index;
 use crate::metrics::ControllerMetrics;
 use crate::observe::{Cards, ObserveSettings, Observer};
-use crate::publish::run::{LISTS_MAX, Shell};
+use crate::publish::run::{CHANGED_PODS_MAX, LISTS_MAX, Shell};
 use crate::publish::{Core, ForgetSlots, Report};
 use crate::source::BURSTS_MAX;
 use crate::source::directory::watch::DirectorySource;
@@ -97,6 +97,7 @@ pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
     let (report, reports) = watch::channel(Report::default());
     let (bursts_in, bursts) = mpsc::channel(BURSTS_MAX);
     let (lists_in, lists) = mpsc::channel(LISTS_MAX);
+    let (pods_in, pods) = mpsc::channel(CHANGED_PODS_MAX);
     let (cards_in, cards) = watch::channel(Arc::default());
     let index = match &settings.source {
         SourceSettings::Directory(_) => settings.index,
@@ -111,12 +112,14 @@ pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
         first_wait_max: settings.first_wait_max,
         bursts,
         lists,
+        changed_pods: pods_in,
         reports: report,
         metrics: metrics.clone(),
     };
     let observer = Observer {
         published: published.clone(),
         reports: reports.clone(),
+        changed_pods: pods,
         lists: lists_in,
         cards: cards_in,
         clock: settings.clock,

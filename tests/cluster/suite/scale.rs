@@ -1,4 +1,5 @@
-//! Large clusters: memory, the way from one change to a new snapshot, many objects edited at once.
+//! Large clusters: memory, the way from one change to a new snapshot, many objects edited at once. These run alone, after
+//! the others (see the Makefile).
 
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,9 @@ const SERVICES: usize = 1_000;
 const ENDPOINTS: usize = 10;
 /// The bar for the gateway's memory over them.
 const RSS_MAX: u64 = 200 << 20;
-/// The bar of 50 ms is for a release build, where a benchmark holds it; this suite runs whatever was built.
-const CHANGE_MAX: Duration = Duration::from_millis(500);
+/// The bar of 50 ms is for a release build, where a benchmark holds it; this suite runs whatever was built, beside an API
+/// server on the same processors.
+const CHANGE_MAX: Duration = Duration::from_secs(1);
 /// Requests to the API server at once.
 const AT_ONCE: usize = 16;
 /// A17: static routes, and the bar for all of them to settle after an edit of each.

@@ -66,7 +66,7 @@ async fn gpu_aware(name: &str) -> (Place, Vec<EnginePod>, Page, Gateway) {
     page.set(&place.namespace, Some(&[("llama-0", "95"), ("llama-1", "10")]));
     let gateway = Start::at(&place)
         .env("GPU_METRICS_ENDPOINT", &format!("http://{}/metrics", page.address))
-        .args(&["--engine-scrape-interval=200ms"])
+        .args(&["--engine-scrape-interval=200ms", "--gpu-metrics-interval=500ms"])
         .ready()
         .await;
     (place, pods, page, gateway)

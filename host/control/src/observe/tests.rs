@@ -30,7 +30,9 @@ impl Observed {
         let settings = ObserveSettings { metrics_interval: interval, models_interval: interval };
         let clock = Clock::new(Instant::now());
         let cards = watch::Sender::default();
-        let observer = Observer { published, reports: heard, lists: lists_in, cards, clock, settings };
+        let (_, changed_pods) = mpsc::channel(1);
+        let observer =
+            Observer { published, reports: heard, changed_pods, lists: lists_in, cards, clock, settings };
         let task = tokio::spawn(observer.run(stopped));
         Self { publisher, reports, lists, stop, task, generation: 0 }
     }

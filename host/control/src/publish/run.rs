@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use domain::assemble::Assembled;
 use domain::finding::{Finding, Severity};
+use domain::name::ObjectName;
 use domain::policy::Prepare;
 use domain::pool::Pool;
 use domain::published::Publisher;
 use domain::snapshot::Snapshot;
+use manifest::{Change, Kind};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -25,6 +27,8 @@ use crate::watch::POLL_INTERVAL;
 
 /// Model lists that may wait to be taken over.
 pub(crate) const LISTS_MAX: usize = 256;
+/// Notes about changed pods that may wait for the observer.
+pub(crate) const CHANGED_PODS_MAX: usize = 64;
 /// Inputs taken over in one go.
 const INPUTS_MAX: usize = 1_024;
 /// A changed policy file is looked at after this much quiet: it may come in several steps.
@@ -51,6 +55,8 @@ pub(crate) struct Shell {
     pub(crate) bursts: mpsc::Receiver<Burst>,
     /// From the observer.
     pub(crate) lists: mpsc::Receiver<ObservedModels>,
+    /// To the observer: pods that say something else than before.
+    pub(crate) changed_pods: mpsc::Sender<Vec<ObjectName>>,
     /// To everybody who wants to know.
     pub(crate) reports: watch::Sender<Report>,
     /// Counts what happens here.
@@ -106,12 +112,19 @@ impl Shell {
             let metrics = self.metrics.clone();
             let running = metrics.reconciling(CONFIGURATION);
             metrics.queued(CONFIGURATION, inputs.len());
-            if self.core.take(inputs) {
+            let pods = changed_pods(&inputs);
+            // As long as nothing was worth publishing, also news that change nothing may make it so: an error went away.
+            let waits = self.is_first() && held.is_none() && self.core.bursts() > 0;
+            if self.core.take(inputs) || waits {
                 files.follow(self.core.specs());
                 let assembled = self.core.build(&*self.prepare);
                 self.publish_or_hold(assembled, &mut held);
             } else {
                 self.report();
+            }
+            if !pods.is_empty() {
+                // A full queue only means that their engines are asked when their turn comes, as always.
+                let _ = self.changed_pods.try_send(pods);
             }
             running.ended(Reconciled::Success);
             metrics.queue_depth(CONFIGURATION, self.bursts.len() + self.lists.len());
@@ -132,10 +145,15 @@ impl Shell {
         }
     }
 
+    /// Whether nothing was published yet.
+    fn is_first(&self) -> bool {
+        self.reports.borrow().generation.0 == 0
+    }
+
     /// Nobody waits for a compiler, but the very first snapshot: a fresh replica calls itself ready when its policies
     /// decide, or when they take too long. One with nothing to serve and something wrong is not published at all.
     fn publish_or_hold(&mut self, assembled: Assembled, held: &mut Option<(Assembled, Instant)>) {
-        let is_first = self.reports.borrow().generation.0 == 0;
+        let is_first = self.is_first();
         if is_first && self.core.is_hopeless() {
             *held = None;
             return self.report();
@@ -178,6 +196,19 @@ impl Shell {
             *report = Report { findings, excluded, bursts, facts, generation: report.generation };
         });
     }
+}
+
+/// Pods that say something else now: their engines may as well.
+fn changed_pods(inputs: &[Input]) -> Vec<ObjectName> {
+    let changes = inputs.iter().flat_map(|input| match input {
+        Input::Burst(burst) => burst.changes.as_slice(),
+        Input::Models(_) | Input::Policies => &[],
+    });
+    let pods = changes.filter_map(|change| match change {
+        Change::Applied(object) if object.kind() == Kind::Pod => Some(object.key().name),
+        _ => None,
+    });
+    pods.collect()
 }
 
 /// Logs what was not wrong before, each once.

@@ -130,3 +130,8 @@ fn trouble(severity: Severity, object: &str, reason: &'static str, message: Stri
         remedy: remedy.to_owned(),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod fake_api;
+#[cfg(test)]
+mod tests;

@@ -160,6 +160,18 @@ async fn nothing_but_broken_input_is_not_ready_and_becomes_so_when_mended() {
 }
 
 #[tokio::test]
+async fn broken_input_that_goes_away_leaves_nothing_to_serve_and_that_is_ready() {
+    let mut plane = Plane::start(|manifests, _| {
+        fs::write(manifests.join("all.yaml"), "{{{ nonsense").expect("written");
+    });
+    plane.until("findings", |report, _| !report.findings.is_empty()).await;
+    fs::remove_file(plane.manifests.path().join("all.yaml")).expect("removed");
+    plane.until("published", |report, _| report.generation.0 > 0 && report.findings.is_empty()).await;
+    assert!(plane.published.is_ready());
+    plane.end().await;
+}
+
+#[tokio::test]
 async fn an_empty_directory_is_ready_and_serves_nothing() {
     let mut plane = Plane::start(|_, _| {});
     plane.until("published", |report, _| report.generation.0 > 0).await;

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use domain::endpoint::EndpointId;
+use domain::name::ObjectName;
 use manifest::{Kind, ListedModel, ObjectKey};
 
 use super::*;
@@ -84,6 +85,97 @@ fn an_engine_with_two_address_families_is_one_engine() {
     assert_eq!(found("b", &core("ports: [{port: 1}]", &both)).0, ["http://10.0.0.1:1"]);
     let six = slice("a6", "IPv6", "{port: 1}", "{addresses: ['fd00::1']}");
     assert_eq!(found("b", &core("ports: [{port: 1}]", &six)).0, ["http://[fd00::1]:1"]);
+}
+
+const POOL: &str = "
+apiVersion: inference.networking.k8s.io/v1
+kind: InferencePool
+metadata: {name: p}
+spec:
+  selector: {matchLabels: {app: engines}}
+  targetPorts: [{number: 8000}, {number: 8001}]
+  endpointPickerRef: {name: picker, port: {number: 9002}}
+---
+";
+
+fn pod(name: &str, uid: &str, labels: &str, status: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, uid: {uid}, labels: {{{labels}}}}}\nstatus: {{{status}}}\n---\n"
+    )
+}
+
+fn running(address: &str) -> String {
+    format!("phase: Running, podIP: {address}, conditions: [{{type: Ready, status: 'True'}}]")
+}
+
+#[test]
+fn an_inference_pool_is_its_ready_pods_times_its_ports() {
+    let backend = "{kind: InferencePool, group: inference.networking.k8s.io, name: p}";
+    let objects = POOL.to_owned()
+        + &pod("a", "ua", "app: engines", &running("10.0.0.1"))
+        + &pod("b", "ub", "app: engines", "phase: Running, podIP: 10.0.0.2")
+        + &pod("c", "uc", "app: others", &running("10.0.0.3"));
+    let (urls, findings) = found(backend, &objects);
+    assert_eq!(urls, ["http://10.0.0.1:8000", "http://10.0.0.1:8001"]);
+    assert_eq!(findings, Vec::<String>::new());
+    let (urls, findings) = found(backend, POOL);
+    assert_eq!(urls, Vec::<String>::new());
+    assert_eq!(findings, ["warning InferenceService default/s spec.backendRef NoEndpoints"]);
+}
+
+#[test]
+fn a_pod_that_is_gone_is_believed_before_the_slice_that_still_names_it() {
+    let of = |uid: &str| {
+        let target = format!("targetRef: {{kind: Pod, name: p, uid: {uid}}}");
+        core(
+            "ports: [{port: 1}]",
+            &slice("x", "IPv4", "{port: 1}", &format!("{{addresses: [10.0.0.1], {target}}}")),
+        )
+    };
+    let one = ["http://10.0.0.1:1".to_owned()];
+    let with = |pod: &str| found("b", &(of("u1") + pod)).0;
+    assert_eq!(with(""), one, "a pod that nobody told of is the slice's word");
+    assert_eq!(with(&pod("p", "u1", "", &running("10.0.0.1"))), one);
+    assert!(with(&pod("p", "u1", "", "phase: Failed")).is_empty(), "it failed");
+    assert!(with(&pod("p", "u2", "", "phase: Pending")).is_empty(), "another pod has its name by now");
+    let terminating = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, uid: u1, deletionTimestamp: '2026-01-01T00:00:00Z'}\n---\n";
+    assert!(with(terminating).is_empty(), "it is terminating");
+    let earlier = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, uid: u0, deletionTimestamp: '2026-01-01T00:00:00Z'}\n---\n";
+    assert_eq!(with(earlier), one, "the slice tells of the one that came after it");
+}
+
+#[test]
+fn a_pod_that_was_deleted_does_not_come_back_by_a_slice_that_is_behind() {
+    let target = "targetRef: {kind: Pod, name: p, uid: u1}";
+    let slices = slice("x", "IPv4", "{port: 1}", &format!("{{addresses: [10.0.0.1], {target}}}"));
+    let pod = pod("p", "u1", "", &running("10.0.0.1"));
+    let mut bundle = bundle(&[GATEWAY, &service("b"), &core("ports: [{port: 1}]", &slices), &pod]);
+    let count = |bundle: &Bundle| {
+        let lowered = lower(bundle, &LowerOptions::default());
+        lowered.draft.gateways[0].routes[0].endpoints.len()
+    };
+    assert_eq!(count(&bundle), 1);
+    let key = ObjectKey { kind: Kind::Pod, name: ObjectName::new("default", "p") };
+    assert!(bundle.apply(Change::Removed(key)));
+    assert_eq!(count(&bundle), 0);
+    for object in read(&pod).objects {
+        bundle.apply(Change::Applied(Arc::new(object)));
+    }
+    assert_eq!(count(&bundle), 1, "it was only out of sight");
+}
+
+#[test]
+fn a_core_object_that_says_what_it_said_is_no_change() {
+    let text = core("ports: [{port: 1}]", &slice("x", "IPv4", "{port: 1}", "{addresses: [10.0.0.1]}"))
+        + &pod("p", "u1", "", &running("10.0.0.1"));
+    let mut bundle = Bundle::default();
+    let objects: Vec<_> = read(&text).objects.into_iter().map(Arc::new).collect();
+    for (round, wanted) in [(1, true), (2, false)] {
+        for object in &objects {
+            let is_different = bundle.apply(Change::Applied(Arc::clone(object)));
+            assert_eq!(is_different, wanted, "round {round}: {}", object.key());
+        }
+    }
 }
 
 #[test]
@@ -212,7 +304,7 @@ fn objects_can_be_replaced_and_removed() {
     let moved = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: x, labels: {kubernetes.io/service-name: z}}\naddressType: IPv4\nendpoints: []\n";
     bundle.apply(Change::Applied(Arc::new(read(moved).objects[0].clone())));
     assert_eq!(count(&bundle), 0, "a slice that changes its service leaves the old one");
-    let key = |kind, name: &str| ObjectKey { kind, name: domain::name::ObjectName::new("default", name) };
+    let key = |kind, name: &str| ObjectKey { kind, name: ObjectName::new("default", name) };
     assert!(bundle.apply(Change::Removed(key(Kind::EndpointSlice, "x"))));
     assert!(!bundle.apply(Change::Removed(key(Kind::EndpointSlice, "x"))));
     assert!(bundle.apply(Change::Removed(key(Kind::InferenceGateway, "g"))));

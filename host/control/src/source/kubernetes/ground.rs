@@ -217,18 +217,18 @@ impl Ground {
         });
         let failing: Vec<(&WatchId, &String)> = failing.collect();
         let (first, why) = failing.first()?;
-        let (count, all) = (failing.len(), self.stores.len());
-        let which = if count > 1 {
-            format!("{count} of {all} watches fail, such as of {first}")
+        // How many fail changes all the time while the API server goes and comes; that is not worth telling each time.
+        let what = if failing.len() > 1 {
+            "the API server cannot be watched"
         } else {
-            format!("watching {first} fails")
+            &format!("{first} cannot be watched")
         };
         let (severity, then) = if self.has_begun {
             (Severity::Warning, "what is known stays in force")
         } else {
             (Severity::Error, "until everything was listed once, nothing is in force")
         };
-        let message = format!("{which}: {why}; {then}");
+        let message = format!("{what}: {why}; {then}");
         let remedy = "check the API server and the way to it";
         Some(trouble(severity, "", "WatchFailed", message, remedy))
     }

@@ -275,3 +275,6 @@ impl Watched for WatchedPod {
         core(&pod.metadata.clone(), pod, Body::Pod, annotated)
     }
 }
+
+#[cfg(test)]
+mod tests;
