@@ -12,7 +12,10 @@ use prometheus::core::Collector;
 use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry};
 
 mod family;
+mod gpu;
 mod table;
+
+pub(crate) use gpu::GpuMetrics;
 
 use family::{
     ACTIVE, ADDS, CONCURRENCY, CONDITION, DEPTH, ERRORS, FINDINGS, LEADER, RECONCILES, RESOURCES, TOOK,
@@ -68,6 +71,7 @@ struct Families {
     conditions: Table,
     resources: Table,
     findings: IntGaugeVec,
+    gpu: GpuMetrics,
 }
 
 /// Numbers that nobody looks at, for tests and commands.
@@ -86,6 +90,7 @@ impl Default for ControllerMetrics {
             conditions: Table::new(CONDITION),
             resources: Table::new(RESOURCES),
             findings: FINDINGS.gauges(),
+            gpu: GpuMetrics::default(),
         }))
     }
 }
@@ -113,6 +118,7 @@ impl ControllerMetrics {
             Box::new(all.findings.clone()),
         ];
         families.into_iter().try_for_each(|family| registry.register(family))?;
+        all.gpu.register(registry)?;
         Ok(metrics)
     }
 
@@ -183,6 +189,11 @@ impl ControllerMetrics {
     pub fn resources(&self, counts: impl IntoIterator<Item = (Kind, usize)>) {
         let rows = counts.into_iter().map(|(kind, count)| (vec![kind.as_str().to_owned()], count as f64));
         self.0.resources.replace_under(&[], rows);
+    }
+
+    /// The numbers of GPUs.
+    pub(crate) fn gpu(&self) -> GpuMetrics {
+        self.0.gpu.clone()
     }
 
     /// What is wrong now.

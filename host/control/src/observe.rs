@@ -21,6 +21,8 @@ use crate::start::stopped;
 
 mod cards;
 pub(crate) mod client;
+pub(crate) mod gpu;
+mod lines;
 mod models;
 mod page;
 mod probe;
@@ -28,8 +30,10 @@ mod schedule;
 
 pub use cards::{CARD_BYTES_MAX, Cards};
 pub use client::ProbeError;
+pub use gpu::{EXPORTERS_MAX, Exporter, GpuSettings};
+pub use lines::LINE_BYTES_MAX;
 pub use models::{MODEL_NAME_BYTES_MAX, MODELS_MAX};
-pub use page::{LINE_BYTES_MAX, Scanner};
+pub use page::Scanner;
 pub use probe::{MODELS_BYTES_MAX, PAGE_BYTES_MAX};
 
 use cards::Catalogue;

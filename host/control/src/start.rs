@@ -16,7 +16,8 @@ use crate::clock::Clock;
 use crate::cluster::{Cluster, KubernetesSettings};
 use crate::index::Index;
 use crate::metrics::ControllerMetrics;
-use crate::observe::{Cards, ObserveSettings, Observer};
+use crate::observe::gpu::GpuObserver;
+use crate::observe::{Cards, GpuSettings, ObserveSettings, Observer};
 use crate::publish::run::{CHANGED_PODS_MAX, LISTS_MAX, Shell};
 use crate::publish::{Core, ForgetSlots, Report};
 use crate::source::BURSTS_MAX;
@@ -33,6 +34,8 @@ pub struct Settings {
     pub index: Index,
     /// How often to look at engines.
     pub observe: ObserveSettings,
+    /// Which GPU exporters to ask.
+    pub gpu: GpuSettings,
     /// The gateway's clock.
     pub clock: Clock,
     /// How long the very first snapshot waits for its policies to be ready; later ones never wait. Zero does not wait.
@@ -84,8 +87,8 @@ pub struct Control {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Starts three threads: `directory` looks at the manifests or `kubernetes` at the cluster, `control` publishes, `observe`
-/// looks at engines.
+/// Starts the threads: `directory` looks at the manifests or `kubernetes` at the cluster, `control` publishes, `observe`
+/// looks at engines, `gpu` at GPU exporters where there are any.
 ///
 /// Returns at once; the first snapshot is in force when [`Published::is_ready`] says so.
 ///
@@ -116,6 +119,13 @@ pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
         reports: report,
         metrics: metrics.clone(),
     };
+    let gpus = GpuObserver {
+        published: published.clone(),
+        reports: reports.clone(),
+        clock: settings.clock,
+        settings: settings.gpu,
+        metrics: metrics.gpu(),
+    };
     let observer = Observer {
         published: published.clone(),
         reports: reports.clone(),
@@ -125,11 +135,14 @@ pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
         clock: settings.clock,
         settings: settings.observe,
     };
-    let (shell_stopped, observer_stopped) = (stopped.clone(), stopped.clone());
+    let (shell_stopped, observer_stopped, gpus_stopped) = (stopped.clone(), stopped.clone(), stopped.clone());
     let mut threads = vec![
         thread("control", move || shell.run(shell_stopped))?,
         thread("observe", move || observer.run(observer_stopped))?,
     ];
+    if gpus.is_needed() {
+        threads.push(thread("gpu", move || gpus.run(gpus_stopped))?);
+    }
     let directory = match settings.source {
         SourceSettings::Directory(root) => Some(DirectorySource::start(root, bursts_in)?),
         SourceSettings::Kubernetes(cluster) => {

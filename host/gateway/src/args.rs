@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use control::observe::{EXPORTERS_MAX, Exporter};
 
 mod seed;
 
@@ -111,6 +112,18 @@ pub(crate) struct ServeArgs {
     /// How often each engine's model list is read
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub(crate) model_refresh_interval: Duration,
+    /// DCGM exporter pages or a Prometheus base URL, comma-separated; each address of a name is asked. Empty: none
+    #[arg(long, env = "GPU_METRICS_ENDPOINT", value_name = "URL,…", default_value = "", value_parser = exporters)]
+    pub(crate) gpu_metrics_endpoint: Exporters,
+    /// How often each GPU exporter is read; what is older than three of it is unknown
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub(crate) gpu_metrics_interval: Duration,
+    /// Bearer token to show to GPU exporters; read again each time
+    #[arg(long, value_name = "FILE")]
+    pub(crate) gpu_metrics_token_file: Option<PathBuf>,
+    /// PEM bundle to trust where a GPU exporter speaks TLS [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) gpu_metrics_ca_file: Option<PathBuf>,
     /// Let clients put engines to sleep and wake them (`/sleep`, `/wake_up`, `/is_sleeping`)
     #[arg(long)]
     pub(crate) engine_control: bool,
@@ -211,6 +224,21 @@ pub(crate) enum PolicyCommand {
     List,
 }
 
+/// GPU exporters, any number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Exporters(pub Vec<Exporter>);
+
+/// Accepts URLs with commas between them; nothing is none.
+fn exporters(text: &str) -> Result<Exporters, String> {
+    let urls = text.split(',').map(str::trim).filter(|url| !url.is_empty());
+    let read = |url: &str| url.parse().map_err(|why| format!("{url:?}: {why}"));
+    let all: Vec<Exporter> = urls.map(read).collect::<Result<_, _>>()?;
+    if all.len() > EXPORTERS_MAX {
+        return Err(format!("{} exporters; at most {EXPORTERS_MAX} are asked", all.len()));
+    }
+    Ok(Exporters(all))
+}
+
 /// An address, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OptionalAddress(pub Option<SocketAddr>);
@@ -302,5 +330,13 @@ mod tests {
         assert_eq!(optional_address("0"), Ok(OptionalAddress(None)));
         assert_eq!(address(":9090").unwrap().port(), 9090);
         assert!(address("nowhere").is_err());
+        let urls =
+            |text| exporters(text).map(|all| all.0.iter().map(|e| e.url().to_owned()).collect::<Vec<_>>());
+        assert_eq!(urls("").unwrap(), [""; 0]);
+        assert_eq!(
+            urls(" http://a:9400/metrics, http://b ,").unwrap(),
+            ["http://a:9400/metrics", "http://b"]
+        );
+        assert!(urls("http://a,b").is_err());
     }
 }

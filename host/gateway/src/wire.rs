@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use control::observe::ObserveSettings;
+use control::observe::{GpuSettings, ObserveSettings};
 use control::{
     Clock, Control, ControllerMetrics, Ends, Index, KubernetesSettings, SLEEPS_MAX, Settings, SourceSettings,
 };
@@ -103,6 +103,12 @@ impl Running {
                 observe: ObserveSettings {
                     metrics_interval: args.engine_scrape_interval,
                     models_interval: args.model_refresh_interval,
+                },
+                gpu: GpuSettings {
+                    exporters: args.gpu_metrics_endpoint.0.clone(),
+                    interval: args.gpu_metrics_interval,
+                    token_file: args.gpu_metrics_token_file.clone(),
+                    ca_file: args.gpu_metrics_ca_file.clone(),
                 },
                 clock: Clock::new(epoch),
                 first_wait_max: FIRST_WAIT_MAX,

@@ -4,11 +4,14 @@
 //! utilisation, GPU memory), of its queue and of what this gateway has in flight there. Queue and in flight have no natural
 //! upper end, so they count relative to the fullest endpoint.
 //!
-//! What an engine reports may be missing, or older than `staleAfterMs`. Such a number says nothing about its endpoint, which then
-//! counts as the mean of the others: neither a magnet nor a leper. When nobody reports anything, what is in flight decides alone.
+//! What an engine reports may be missing, or older than `staleAfterMs`; what a GPU exporter reports is missing as soon as it is
+//! old. Such a number says nothing about its endpoint, which then counts as the mean of the others: neither a magnet nor a leper.
+//! When nobody reports anything, what is in flight decides alone.
 //!
 //! Scores of the policies before this one are traded against the load: the choice is the highest
-//! `affinity × score − load`, ties by fewest in flight, then in turn.
+//! `affinity × score − load`, ties by fewest in flight, then in turn. The score of an endpoint whose KV cache is full
+//! (`evictionThreshold`) counts nothing while another has room: what it held for the request is on its way out, and so is the
+//! request.
 
 use wicketgate_sdk::{
     About, ConfigError, Decision, Fleet, Policy, Pool, Request, Settings, Signal, choose, lanes,
@@ -33,6 +36,10 @@ const SCHEMA: &str = r#"{
       "type": "number", "minimum": 0, "maximum": 100, "default": 1,
       "description": "What a full score of the policies before this one is worth, in loads from 0 to 1."
     },
+    "evictionThreshold": {
+      "type": "number", "minimum": 0, "maximum": 1, "default": 0.9,
+      "description": "KV cache usage from which an endpoint's score counts nothing. Default: the pool's."
+    },
     "staleAfterMs": {
       "type": "integer", "minimum": 100, "maximum": 3600000, "default": 15000,
       "description": "Older numbers of an engine count as missing. Three scrape periods is a good value."
@@ -47,6 +54,7 @@ const SCHEMA: &str = r#"{
 pub struct GpuLoadAware {
     weights: Weights,
     affinity: f32,
+    eviction: f32,
     stale_after_ms: f32,
     /// 1 ÷ weight, by endpoint.
     share: Vec<f32>,
@@ -87,8 +95,10 @@ impl Policy for GpuLoadAware {
             return Err(settings.refuse("weights", "one of the weights must be above 0"));
         }
         let affinity = settings.number("affinity", 1.0, 0.0..=100.0)? as f32;
+        let eviction = settings.pool(|pool| pool.number("evictionThreshold", 0.9, 0.0..=1.0))?;
+        let eviction = settings.number("evictionThreshold", eviction, 0.0..=1.0)? as f32;
         let stale_after_ms = settings.integer("staleAfterMs", 15_000, 100..=3_600_000)? as f32;
-        Ok(Self { weights, affinity, stale_after_ms, share: Vec::new() })
+        Ok(Self { weights, affinity, eviction, stale_after_ms, share: Vec::new() })
     }
 
     fn sync(&mut self, pool: &Pool) {
@@ -101,11 +111,14 @@ impl Policy for GpuLoadAware {
             fleet.column(Signal::InFlight).iter().zip(&self.share).map(known).collect();
         // From here on, whom the request may not go to is NaN and counts in no mean and no maximum.
         fleet.mask(&mut inflight);
-        let load = self.load(fleet, &inflight);
+        let fresh = self.fresh(fleet, &inflight);
+        let load = self.load(fleet, &inflight, &fresh);
         let values: Vec<f32> = match fleet.scores() {
             None => load.iter().map(|load| -load).collect(),
             Some(scores) => {
-                load.iter().zip(scores).map(|(load, score)| self.affinity * score - load).collect()
+                let worth = self.worth(fleet.column(Signal::KvUsage), &fresh, &inflight);
+                let parts = load.iter().zip(scores).zip(&worth);
+                parts.map(|((load, score), worth)| worth * score - load).collect()
             }
         };
         let best = lanes::max(&values);
@@ -116,32 +129,41 @@ impl Policy for GpuLoadAware {
 }
 
 impl GpuLoadAware {
+    /// 0 for an endpoint whose engine's numbers count, NaN for one whose numbers do not: an engine of unknown age is one nobody
+    /// asked.
+    fn fresh(&self, fleet: &Fleet<'_>, inflight: &[f32]) -> Vec<f32> {
+        let ages = fleet.column(Signal::AgeMs).iter().zip(inflight);
+        ages.map(|(age, inflight)| if *age <= self.stale_after_ms { inflight * 0.0 } else { f32::NAN })
+            .collect()
+    }
+
+    /// What a full score is worth at each endpoint: nothing where the KV cache is full, unless it is everywhere.
+    fn worth(&self, kv_usage: &[f32], fresh: &[f32], inflight: &[f32]) -> Vec<f32> {
+        let usage: Vec<f32> = kv_usage.iter().zip(fresh).map(|(usage, fresh)| usage + fresh).collect();
+        // Comparisons with what is unknown (NaN) are false: such an engine is not full.
+        let is_full = |usage: f32| usage >= self.eviction;
+        let has_room = usage.iter().zip(inflight).any(|(usage, may)| !may.is_nan() && !is_full(*usage));
+        let worth = |usage: &f32| if has_room && is_full(*usage) { 0.0 } else { self.affinity };
+        usage.iter().map(worth).collect()
+    }
+
     /// The load of every endpoint, 0 to 1, NaN where the request may not go.
-    fn load(&self, fleet: &Fleet<'_>, inflight: &[f32]) -> Vec<f32> {
-        let fresh: Vec<f32> = fleet
-            .column(Signal::AgeMs)
-            .iter()
-            .zip(inflight)
-            .map(|(age, inflight)| self.fresh(*age, *inflight))
-            .collect();
+    fn load(&self, fleet: &Fleet<'_>, inflight: &[f32], fresh: &[f32]) -> Vec<f32> {
+        // What exporters say is never old, and has nothing to do with the engine's own page.
+        let zero = vec![0.0; inflight.len()];
+        let candidate: Vec<f32> = inflight.iter().map(|inflight| inflight * 0.0).collect();
         let (queued, running) = (fleet.column(Signal::Queued), fleet.column(Signal::Running));
         let queue: Vec<f32> =
             queued.iter().zip(running).zip(&self.share).map(|((q, r), s)| (q + r) * s).collect();
         let mut total = Total { load: vec![0.0; inflight.len()], weight: 0.0 };
-        total.add(self.weights.kv_usage, fleet.column(Signal::KvUsage), &fresh, Scale::Share);
-        total.add(self.weights.gpu_util, fleet.column(Signal::GpuUtil), &fresh, Scale::Share);
-        total.add(self.weights.gpu_memory, fleet.column(Signal::GpuMemory), &fresh, Scale::Share);
-        total.add(self.weights.queue, &queue, &fresh, Scale::Fullest);
+        total.add(self.weights.kv_usage, fleet.column(Signal::KvUsage), fresh, Scale::Share);
+        total.add(self.weights.gpu_util, fleet.column(Signal::GpuUtil), &candidate, Scale::Share);
+        total.add(self.weights.gpu_memory, fleet.column(Signal::GpuMemory), &candidate, Scale::Share);
+        total.add(self.weights.queue, &queue, fresh, Scale::Fullest);
         // With nothing reported by anybody, in flight decides even where its weight is 0.
         let own = if total.weight > 0.0 { self.weights.inflight } else { 1.0 };
-        let zero = vec![0.0; inflight.len()];
         total.add(own, inflight, &zero, Scale::Fullest);
         total.load.iter().zip(inflight).map(|(load, inflight)| load / total.weight + inflight * 0.0).collect()
-    }
-
-    /// 0 for an endpoint whose numbers count, NaN for one whose numbers do not. An engine of unknown age is one nobody asked.
-    fn fresh(&self, age_ms: f32, inflight: f32) -> f32 {
-        if age_ms <= self.stale_after_ms { inflight * 0.0 } else { f32::NAN }
     }
 }
 
@@ -261,10 +283,34 @@ mod tests {
 
     #[test]
     fn scores_are_traded_against_load() {
-        let case = kv([0.9, 0.1, 0.5]).scores([1.0, 0.0, 0.5]);
+        let case = kv([0.8, 0.1, 0.5]).scores([1.0, 0.0, 0.5]);
         assert_eq!(choose("{}", &case), Some(0), "a full score is worth a full load");
         assert_eq!(choose(r#"{"affinity":0.1}"#, &case), Some(1));
         assert_eq!(choose("{}", &kv([0.9, 0.1, 0.5]).scores([UNKNOWN, UNKNOWN, 0.0])), Some(2));
+    }
+
+    #[test]
+    fn what_an_exporter_says_counts_whether_or_not_the_engine_says_anything() {
+        let silent = Case::new().column(Signal::InFlight, [0.0; 3]);
+        assert_eq!(choose("{}", &silent.clone().column(Signal::GpuUtil, [0.9, 0.1, 0.5])), Some(1));
+        let old = silent.column(Signal::AgeMs, [60_000.0; 3]);
+        assert_eq!(choose("{}", &old.clone().column(Signal::GpuUtil, [0.9, 0.1, 0.5])), Some(1));
+        assert_eq!(choose("{}", &old.column(Signal::GpuUtil, [0.9, 0.1, 0.5]).excluded([1])), Some(2));
+    }
+
+    #[test]
+    fn a_full_cache_lets_its_requests_go_while_another_has_room() {
+        let affine = |usage: [f32; 3]| kv(usage).scores([1.0, 0.1, 0.1]);
+        assert_eq!(choose("{}", &affine([0.89, 0.5, 0.6])), Some(0), "not full yet");
+        assert_eq!(choose("{}", &affine([0.9, 0.5, 0.6])), Some(1), "full");
+        assert_eq!(choose("{}", &affine([0.9, 0.5, 0.6]).excluded([1])), Some(2));
+        assert_eq!(choose("{}", &affine([0.9, 0.95, 0.97])), Some(0), "nobody has room");
+        assert_eq!(choose("{}", &affine([0.9, 0.5, 0.97]).excluded([1])), Some(0), "nobody else has room");
+        assert_eq!(choose("{}", &affine([0.9, UNKNOWN, 0.97])), Some(1), "unknown is not full");
+        let old = affine([0.9, 0.5, 0.6]).column(Signal::AgeMs, [60_000.0, 1.0, 1.0]);
+        assert_eq!(choose("{}", &old), Some(0), "what it said long ago does not count");
+        assert_eq!(choose(r#"{"pool":{"evictionThreshold":0.95}}"#, &affine([0.9, 0.5, 0.6])), Some(0));
+        assert_eq!(choose(r#"{"evictionThreshold":0.8}"#, &affine([0.85, 0.5, 0.6])), Some(1));
     }
 
     #[test]
@@ -287,6 +333,8 @@ mod tests {
             (r#"{"weights":{"kv":1}}"#, "/weights/kv"),
             (r#"{"weights":{"kvUsage":0,"gpuUtil":0,"gpuMemory":0,"queue":0,"inflight":0}}"#, "/weights"),
             (r#"{"affinity":"much"}"#, "/affinity"),
+            (r#"{"evictionThreshold":2}"#, "/evictionThreshold"),
+            (r#"{"pool":{"evictionThreshold":2}}"#, "/pool/evictionThreshold"),
             (r#"{"staleAfterMs":1.5}"#, "/staleAfterMs"),
         ];
         for (config, path) in table {

@@ -34,6 +34,11 @@ families! {
     LEADER = gauge "leader_election_master_status" ["name"] "1 while this replica holds the lease of that name.";
     CONDITION = gauge "production_stack_resource_condition" ["kind", "namespace", "name", "type", "status"] "1 for the status that a condition of an object has, 0 for the others.";
     RESOURCES = gauge "production_stack_resources" ["kind"] "Objects that are known.";
+    GPU_UTIL = gauge "production_stack_gpu_utilization_percent" ["namespace", "pod", "node", "gpu"] "Utilisation of a GPU, 0 to 100, as the exporter says; `namespace` and `pod` of who uses it are empty where it does not say.";
+    GPU_USED = gauge "production_stack_gpu_memory_used_bytes" ["namespace", "pod", "node", "gpu"] "Memory of a GPU in use, as the exporter says.";
+    GPU_FREE = gauge "production_stack_gpu_memory_free_bytes" ["namespace", "pod", "node", "gpu"] "Memory of a GPU that is free, as the exporter says.";
+    GPU_AGE = gauge "production_stack_gpu_metrics_age_seconds" ["exporter"] "Time since a GPU exporter gave numbers last, or since the start; after three intervals they count as unknown.";
+    GPU_ERRORS = counter "production_stack_gpu_metrics_scrape_errors_total" ["exporter"] "Rounds in which a GPU exporter, or one of its pages, gave no numbers.";
     FINDINGS = gauge "wicketgate_findings" ["severity"] "What is wrong with the configuration now; the admin page `/findings` says what.";
 }
 

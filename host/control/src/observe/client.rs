@@ -3,6 +3,7 @@
 //! Time is the caller's: dropping the future closes the connection.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,9 +19,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use domain::endpoint::{EndpointId, EndpointSpec, EngineTls, MetricsPage, Roles, Target};
+use domain::endpoint::{EndpointSpec, EngineAuth, EngineTls, Target};
 
-mod trust;
+pub(in crate::observe) mod trust;
 
 /// Most bytes of head that an engine may send.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -67,12 +68,16 @@ pub(super) struct Trust {
 #[derive(Clone, Debug)]
 pub(super) struct Question {
     /// Whom to ask.
-    pub spec: Arc<EndpointSpec>,
-    /// TLS settings, where the endpoint speaks it. `None` there: unusable settings.
+    pub target: Target,
+    /// Where to connect, if not where the target's name leads.
+    pub address: Option<SocketAddr>,
+    /// Credentials.
+    pub auth: Option<Arc<EngineAuth>>,
+    /// TLS settings, where the target speaks it. `None` there: unusable settings.
     pub tls: Option<Arc<ClientConfig>>,
-    /// Port, if not the endpoint's own.
+    /// Port, if not the target's own.
     pub port: Option<u16>,
-    /// Path behind the endpoint's base path, or the whole path where `port` is set.
+    /// Path behind the target's base path, or the whole path where `port` is set.
     pub path: Arc<str>,
     /// Value of `Accept`.
     pub accept: &'static str,
@@ -100,9 +105,13 @@ impl Trust {
 
 /// Asks, and hands the body over piece by piece; only a 200 has one.
 pub(super) async fn get(question: &Question, on_piece: impl FnMut(&[u8])) -> Result<(), ProbeError> {
-    let target = &question.spec.target;
+    let target = &question.target;
     let port = question.port.unwrap_or(target.port);
-    let stream = TcpStream::connect((&*target.host, port)).await.map_err(ProbeError::Connect)?;
+    let connected = match question.address {
+        Some(address) => TcpStream::connect(address).await,
+        None => TcpStream::connect((&*target.host, port)).await,
+    };
+    let stream = connected.map_err(ProbeError::Connect)?;
     stream.set_nodelay(true).map_err(ProbeError::Connect)?;
     if !target.tls {
         return exchange(stream, question, on_piece).await;
@@ -117,23 +126,17 @@ pub(super) async fn get(question: &Question, on_piece: impl FnMut(&[u8])) -> Res
 
 /// Asks a place that is no endpoint, without credentials and without TLS. What it says beyond its status is dropped.
 pub(crate) async fn knock(target: Target, path: &str, bytes_max: usize) -> Result<(), ProbeError> {
-    let url = Arc::clone(&target.authority);
-    let spec = EndpointSpec {
-        id: EndpointId { url, pod_uid: "".into() },
+    let question = Question {
         target,
-        roles: Roles::SERVE,
-        weight: 1,
-        node: "".into(),
-        zone: "".into(),
-        labels: Vec::new(),
-        pod: None,
-        asleep: false,
+        address: None,
         auth: None,
         tls: None,
-        metrics: MetricsPage::default(),
+        port: None,
+        path: path.into(),
+        accept: "*/*",
+        bytes_max,
     };
-    let (spec, path) = (Arc::new(spec), path.into());
-    get(&Question { spec, tls: None, port: None, path, accept: "*/*", bytes_max }, |_| {}).await
+    get(&question, |_| {}).await
 }
 
 /// The same, as one buffer.
@@ -192,7 +195,7 @@ async fn read(
 }
 
 fn request(question: &Question) -> Result<Request<Empty<Bytes>>, http::Error> {
-    let target = &question.spec.target;
+    let target = &question.target;
     let (path, authority) = match question.port {
         Some(port) if target.host.contains(':') => {
             (question.path.to_string(), format!("[{}]:{port}", target.host))
@@ -205,7 +208,7 @@ fn request(question: &Question) -> Result<Request<Empty<Bytes>>, http::Error> {
         .header(ACCEPT, question.accept)
         .header(USER_AGENT, concat!("wicketgate/", env!("CARGO_PKG_VERSION")))
         .header(CONNECTION, HeaderValue::from_static("close"));
-    if let Some(auth) = &question.spec.auth {
+    if let Some(auth) = &question.auth {
         request = request.header(&auth.header, &auth.value);
     }
     request.body(Empty::new())

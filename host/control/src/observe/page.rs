@@ -6,8 +6,7 @@
 
 use domain::endpoint::EngineReading;
 
-/// Longest line that is read, bytes; a longer one is skipped as a whole.
-pub const LINE_BYTES_MAX: usize = 16 << 10;
+use super::lines::Lines;
 
 /// A share slightly above one is rounding; one far above is another unit, and unknown.
 const SHARE_MAX: f64 = 1.01;
@@ -67,37 +66,30 @@ const KNOWN: [(&[u8], Meaning, Fold); 27] = [
 /// Collects the numbers of one page, fed in pieces of any size.
 #[derive(Debug)]
 pub struct Scanner {
-    found: [Option<f64>; KNOWN.len()],
-    /// Start of a line whose end has not come yet; at most [`LINE_BYTES_MAX`].
-    partial: Vec<u8>,
-    /// The current line is too long: skip to its end.
-    skipping: bool,
+    lines: Lines,
+    found: Found,
 }
+
+#[derive(Debug)]
+struct Found([Option<f64>; KNOWN.len()]);
 
 impl Default for Scanner {
     fn default() -> Self {
-        Self { found: [None; KNOWN.len()], partial: Vec::new(), skipping: false }
+        Self { lines: Lines::default(), found: Found([None; KNOWN.len()]) }
     }
 }
 
 impl Scanner {
     /// Reads the next piece of the page.
-    pub fn feed(&mut self, mut bytes: &[u8]) {
-        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
-            self.end_of_line(&bytes[..end]);
-            bytes = &bytes[end + 1..];
-        }
-        if self.skipping || self.partial.len() + bytes.len() > LINE_BYTES_MAX {
-            self.skipping = true;
-            self.partial.clear();
-        } else {
-            self.partial.extend_from_slice(bytes);
-        }
+    pub fn feed(&mut self, bytes: &[u8]) {
+        let Self { lines, found } = self;
+        lines.feed(bytes, |line| found.line(line));
     }
 
     /// The page has ended: what it said.
     pub fn finish(mut self) -> EngineReading {
-        self.end_of_line(&[]);
+        let Self { lines, found } = &mut self;
+        lines.finish(|line| found.line(line));
         let (hits, queries) = self.pair(Meaning::PrefixHits, Meaning::PrefixQueries);
         let (accepted, proposed) = self.pair(Meaning::DraftAccepted, Meaning::DraftProposed);
         EngineReading {
@@ -114,35 +106,8 @@ impl Scanner {
         }
     }
 
-    fn end_of_line(&mut self, rest: &[u8]) {
-        if self.skipping || self.partial.len() + rest.len() > LINE_BYTES_MAX {
-            self.skipping = false;
-            self.partial.clear();
-        } else if self.partial.is_empty() {
-            self.line(rest);
-        } else {
-            let mut line = std::mem::take(&mut self.partial);
-            line.extend_from_slice(rest);
-            self.line(&line);
-            line.clear();
-            self.partial = line;
-        }
-    }
-
-    fn line(&mut self, line: &[u8]) {
-        let Some((name, value)) = sample(line) else { return };
-        let Some(index) = KNOWN.iter().position(|(known, ..)| *known == name) else { return };
-        let Some(value) = number(value) else { return };
-        let cell = &mut self.found[index];
-        *cell = Some(match (*cell, KNOWN[index].2) {
-            (None, _) => value,
-            (Some(old), Fold::Sum) => old + value,
-            (Some(old), Fold::Max) => old.max(value),
-        });
-    }
-
     fn get(&self, meaning: Meaning) -> Option<f64> {
-        let mut of_meaning = KNOWN.iter().zip(self.found).filter(|((_, known, _), _)| *known == meaning);
+        let mut of_meaning = KNOWN.iter().zip(self.found.0).filter(|((_, known, _), _)| *known == meaning);
         of_meaning.find_map(|(_, value)| value)
     }
 
@@ -152,8 +117,22 @@ impl Scanner {
     }
 }
 
+impl Found {
+    fn line(&mut self, line: &[u8]) {
+        let Some((name, value)) = sample(line) else { return };
+        let Some(index) = KNOWN.iter().position(|(known, ..)| *known == name) else { return };
+        let Some(value) = number(value) else { return };
+        let cell = &mut self.0[index];
+        *cell = Some(match (*cell, KNOWN[index].2) {
+            (None, _) => value,
+            (Some(old), Fold::Sum) => old + value,
+            (Some(old), Fold::Max) => old.max(value),
+        });
+    }
+}
+
 /// Name and the text after it of one sample line; `None` for anything else.
-fn sample(line: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn sample(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let line = line.trim_ascii();
     let end = line.iter().position(|byte| !is_name(*byte)).unwrap_or(line.len());
     let (name, rest) = line.split_at(end);
@@ -185,7 +164,7 @@ fn after_labels(labels: &[u8]) -> Option<&[u8]> {
 }
 
 /// The value in front of an optional timestamp. Blank, not finite or negative is unknown: none of ours can be negative.
-fn number(text: &[u8]) -> Option<f64> {
+pub(super) fn number(text: &[u8]) -> Option<f64> {
     let value = text.split(u8::is_ascii_whitespace).find(|word| !word.is_empty())?;
     let value: f64 = std::str::from_utf8(value).ok()?.parse().ok()?;
     (value.is_finite() && value >= 0.0).then_some(value)

@@ -71,7 +71,9 @@ pub(super) async fn run(job: &Job, tls: Option<Arc<ClientConfig>>, limits: Limit
 async fn metrics(target: &Target, tls: Option<Arc<ClientConfig>>, clock: Clock) -> Result<(), ProbeError> {
     let page = &target.spec.metrics;
     let question = Question {
-        spec: Arc::clone(&target.spec),
+        target: target.spec.target.clone(),
+        address: None,
+        auth: target.spec.auth.clone(),
         tls,
         port: page.port,
         path: Arc::clone(&page.path),
@@ -114,6 +116,14 @@ async fn sleep(target: &Target, tls: Option<Arc<ClientConfig>>) -> Result<(), Pr
 }
 
 fn json_question(target: &Target, tls: Option<Arc<ClientConfig>>, path: &str, bytes_max: usize) -> Question {
-    let spec = Arc::clone(&target.spec);
-    Question { spec, tls, port: None, path: path.into(), accept: "application/json", bytes_max }
+    Question {
+        target: target.spec.target.clone(),
+        address: None,
+        auth: target.spec.auth.clone(),
+        tls,
+        port: None,
+        path: path.into(),
+        accept: "application/json",
+        bytes_max,
+    }
 }

@@ -48,6 +48,7 @@ impl Plane {
             policy_directory: policies.path().to_owned(),
             index: Index::default(),
             observe: ObserveSettings { metrics_interval: often, models_interval: often },
+            gpu: GpuSettings::default(),
             clock: Clock::new(Instant::now()),
             first_wait_max,
         };

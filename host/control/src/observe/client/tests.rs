@@ -12,7 +12,9 @@ use crate::observe::fake_engine::{FakeEngine, Script, spec};
 fn question(spec: EndpointSpec, path: &str) -> Question {
     let tls = Trust::default().config(&spec);
     Question {
-        spec: Arc::new(spec),
+        target: spec.target,
+        address: None,
+        auth: spec.auth,
         tls,
         port: None,
         path: path.into(),

@@ -12,7 +12,7 @@ use domain::endpoint::EngineTls;
 
 /// Settings as configured; `None` if the CA bundle holds no usable certificate. Without a bundle nothing is trusted,
 /// unless verification is switched off.
-pub(super) fn client_config(settings: &EngineTls) -> Option<Arc<ClientConfig>> {
+pub(in crate::observe) fn client_config(settings: &EngineTls) -> Option<Arc<ClientConfig>> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -32,6 +32,17 @@ pub(super) fn client_config(settings: &EngineTls) -> Option<Arc<ClientConfig>> {
         }
     }
     Some(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+}
+
+/// Settings that believe who the system believes (`SSL_CERT_FILE` and `SSL_CERT_DIR` say where that stands). `None`: it
+/// believes nobody.
+pub(in crate::observe) fn system_roots() -> Option<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .ok()?;
+    (!roots.is_empty()).then(|| Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
 /// Believes any certificate, as `insecureSkipVerify` asks; the handshake's signatures are still checked.

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::observe::LINE_BYTES_MAX;
 
 const CAPTURED: &str = include_str!("../../../tests/fixtures/vllm_0.32_metrics.txt");
 
@@ -126,7 +127,7 @@ fn a_line_without_end_is_skipped_and_costs_no_memory() {
     let mut scanner = Scanner::default();
     for _ in 0..1_000 {
         scanner.feed(&[b'x'; 4096]);
-        assert!(scanner.partial.capacity() <= 2 * LINE_BYTES_MAX);
+        assert!(scanner.lines.capacity() <= 2 * LINE_BYTES_MAX);
     }
     scanner.feed(b"\nvllm:num_requests_waiting 2\n");
     assert_eq!(scanner.finish().queued, Some(2.0));
