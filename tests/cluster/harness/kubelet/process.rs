@@ -171,7 +171,8 @@ fn probe_address(probe: &Probe, container: &Container, address: Ipv4Addr) -> (st
         IntOrString::Int(number) => *number,
         IntOrString::String(name) => {
             let ports = container.ports.iter().flatten();
-            let mut named = ports.filter(|port| port.name.as_ref() == Some(name)).map(|port| port.container_port);
+            let mut named =
+                ports.filter(|port| port.name.as_ref() == Some(name)).map(|port| port.container_port);
             named.next().unwrap_or_else(|| panic!("the container has no port {name}"))
         }
     };
