@@ -177,7 +177,7 @@ impl Bundle {
             Body::Secret(value) => put(&mut self.secrets, name, KeyFacts::of_secret(value), source),
             Body::Pod(value) => {
                 let facts = PodFacts::of(&name, value, &mut self.texts);
-                self.put_pod(name, facts, source)
+                self.put_pod(&name, facts, source)
             }
             Body::EndpointSlice(value) => {
                 let owner = SliceFacts::owner(value, &name_of(&value.metadata));
@@ -192,7 +192,7 @@ impl Bundle {
         }
     }
 
-    fn put_pod(&mut self, name: ObjectName, facts: PodFacts, source: &Arc<Source>) -> bool {
+    fn put_pod(&mut self, name: &ObjectName, facts: PodFacts, source: &Arc<Source>) -> bool {
         self.gone_pods.remove(&facts.uid);
         let held = Held { value: Arc::new(facts), source: Arc::clone(source) };
         let uid = Arc::clone(&held.value.uid);
@@ -200,7 +200,7 @@ impl Bundle {
         if before.value.uid != uid {
             self.bury(&before.value);
         }
-        self.pods.get(&name).is_none_or(|now| now.value != before.value || now.source != before.source)
+        self.pods.get(name).is_none_or(|now| now.value != before.value || now.source != before.source)
     }
 
     fn bury(&mut self, pod: &PodFacts) {
