@@ -75,7 +75,9 @@ async fn every_right_of_the_chart_is_used_and_none_is_missing() {
 
     // What is ours and was changed by hand is put right.
     place.patch("StaticRoute", "staticroute-sample", json!({"spec": {"staticModels": "a,b,c"}})).await;
-    place.patch("Service", "gw", json!({"spec": {"ports": [{"name": "http", "port": 81}]}})).await;
+    place
+        .patch("Service", "gw", json!({"spec": {"ports": [{"name": "http", "port": 80, "targetPort": 81}]}}))
+        .await;
     // An event that is told again becomes a series.
     for ready in ["false", "true", "false", "true"] {
         place.annotate("Pod", &pods[0].pod, json!({kubelet::READY: ready})).await;
