@@ -139,7 +139,7 @@ impl GpuObserver {
         let mut looks: JoinSet<(usize, Result<Look, ProbeError>)> = JoinSet::new();
         for (index, watched) in all.iter().enumerate() {
             let (exporter, kind, access) = (watched.exporter.clone(), watched.kind, access.clone());
-            looks.spawn(async move { (index, ask::look(&exporter, kind, &access).await) });
+            looks.spawn(async move { (index, Box::pin(ask::look(&exporter, kind, &access)).await) });
         }
         // A look cannot be cancelled while we run, and a panic in one is a bug that the tests would show.
         while let Some(Ok((index, look))) = looks.join_next().await {

@@ -73,7 +73,7 @@ impl Rig {
     }
 }
 
-fn foreign(data: Value, owner: Option<&str>) -> Value {
+fn foreign(data: &Value, owner: Option<&str>) -> Value {
     let owners = owner.map_or(json!([]), |uid| {
         json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": "x", "uid": uid, "controller": true}])
     });
@@ -138,9 +138,9 @@ async fn one_that_is_deleted_or_edited_by_hand_is_mended_within_seconds() {
 #[tokio::test(start_paused = true)]
 async fn what_belongs_to_somebody_else_is_not_touched_until_it_is_gone() {
     for theirs in [
-        foreign(json!({"x": "y"}), Some("other")),
-        foreign(json!({"dynamic_config.json": "theirs"}), None),
-        foreign(json!({}), Some("other")),
+        foreign(&json!({"x": "y"}), Some("other")),
+        foreign(&json!({"dynamic_config.json": "theirs"}), None),
+        foreign(&json!({}), Some("other")),
     ] {
         let api = FakeApi::default();
         api.put(MAP, theirs);
@@ -160,7 +160,7 @@ async fn what_belongs_to_somebody_else_is_not_touched_until_it_is_gone() {
 #[tokio::test(start_paused = true)]
 async fn an_empty_one_that_nobody_controls_is_taken_over() {
     let api = FakeApi::default();
-    api.put(MAP, foreign(json!({}), None));
+    api.put(MAP, foreign(&json!({}), None));
     let mut rig = Rig::start(api);
     rig.apply(ROUTE);
     assert_eq!(rig.written().await["metadata"]["ownerReferences"][0]["uid"], "route");

@@ -40,12 +40,15 @@ pub(super) struct Access {
     pub(super) limit: Duration,
 }
 
+/// What one address said.
+type Page = (Option<SocketAddr>, Result<Vec<Gpu>, ProbeError>);
+
 /// What came of asking.
 #[derive(Debug)]
 pub(super) struct Look {
     pub(super) kind: Kind,
     /// By address; `None` is wherever the name leads.
-    pub(super) pages: Vec<(Option<SocketAddr>, Result<Vec<Gpu>, ProbeError>)>,
+    pub(super) pages: Vec<Page>,
 }
 
 /// Asks as the kind demands; an exporter of unknown kind is taken for Prometheus if it answers like one.
@@ -55,7 +58,7 @@ pub(super) async fn look(
     access: &Access,
 ) -> Result<Look, ProbeError> {
     if kind != Some(Kind::Page) {
-        match timed(access.limit, ask_api(exporter, access)).await {
+        match timed(access.limit, Box::pin(ask_api(exporter, access))).await {
             Ok(gpus) => return Ok(Look { kind: Kind::Prometheus, pages: vec![(None, Ok(gpus))] }),
             Err(error) if kind.is_some() => return Err(error),
             // Somebody is there, and does not speak Prometheus' API.
