@@ -117,8 +117,8 @@ fn the_dockerfile_says_what_the_chart_expects() {
 
 fn instruction(name: &str) -> String {
     let dockerfile = text("deploy/Dockerfile");
-    let lines = dockerfile.lines().filter_map(|line| line.strip_prefix(name).map(str::trim));
-    lines.last().unwrap_or_else(|| panic!("no {name}")).to_owned()
+    let mut lines = dockerfile.lines().filter_map(|line| line.strip_prefix(name).map(str::trim));
+    lines.next_back().unwrap_or_else(|| panic!("no {name}")).to_owned()
 }
 
 fn user() -> String {
