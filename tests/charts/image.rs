@@ -59,7 +59,7 @@ async fn the_gateway_becomes_ready_in_the_image_as_its_user() {
     std::fs::remove_dir_all(root.path().join("proc")).expect("an empty folder");
     let (entry, user) = (entry_point(), user());
     // As the script does it, on the root that is there already.
-    let mut command = if rustix_is_root() {
+    let mut command = if is_root() {
         let mut command = tokio::process::Command::new("chroot");
         command.arg(format!("--userspec={user}"));
         command
@@ -68,7 +68,7 @@ async fn the_gateway_becomes_ready_in_the_image_as_its_user() {
         command.args(["--user", "--map-root-user"]).arg(format!("--root={}", root.path().display()));
         command
     };
-    if rustix_is_root() {
+    if is_root() {
         command.arg(root.path());
     }
     let nowhere = "127.0.0.1:0";
@@ -129,6 +129,6 @@ fn entry_point() -> String {
     instruction("ENTRYPOINT ").trim_matches(['[', ']', '"']).to_owned()
 }
 
-fn rustix_is_root() -> bool {
+fn is_root() -> bool {
     run(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
 }
