@@ -73,7 +73,9 @@ impl Place {
         stream.set_read_timeout(Some(STEP_MAX))?;
         stream.set_write_timeout(Some(STEP_MAX))?;
         let Self { path, authority, .. } = self;
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n")?;
+        // In one write: a server may look at the first piece only.
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
         let mut head = Vec::new();
         let mut reader = stream.take(STATUS_LINE_MAX);
         let mut piece = [0; 64];
