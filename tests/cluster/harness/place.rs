@@ -5,7 +5,6 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures::StreamExt;
-use harness::gateway::PATIENCE;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::core::Status;
 use kube::runtime::watcher::watch_object;
@@ -14,6 +13,10 @@ use serde_json::{Value, json};
 
 use crate::plane::{self, Plane};
 use crate::tool::{self, Said};
+
+/// Longest wait for anything that a test has caused: debug builds compile policies beside an API server, maybe on a
+/// machine that does other things too. Reaching it fails the test.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The group of our kinds.
 pub const GROUP: &str = "production-stack.vllm.ai";

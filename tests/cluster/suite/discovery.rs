@@ -186,6 +186,8 @@ async fn a_model_list_that_fails_once_removes_nobody() {
     place.apply(&routing_manifests("llama", "llama", "routeStrategy: round-robin,")).await;
     let gateway = Start::at(&place).args(&["--model-refresh-interval=200ms"]).ready().await;
     until_endpoints_are(&gateway, &[&pods[0], &pods[1]]).await;
+    // Before its list was read it was as good as the others.
+    let picked = other.engine.counts().received;
     let load = Load::start(&gateway, "llama", 2);
     pods[0].engine.set_probe_fault(Some(Fault::Status { code: 500, body: None, headers: Vec::new() }));
     let before = pods[0].engine.counts().probes;
@@ -195,7 +197,7 @@ async fn a_model_list_that_fails_once_removes_nobody() {
     .await;
     until_endpoints_are(&gateway, &[&pods[0], &pods[1]]).await;
     load.assert_no_failure().await;
-    assert_eq!(other.engine.counts().received, 0, "it does not serve the model");
+    assert_eq!(other.engine.counts().received, picked, "it does not serve the model");
 }
 
 /// D16: a pod that goes while the watch is cut is gone five seconds after the watch is back, and nobody fails meanwhile.

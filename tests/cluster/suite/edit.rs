@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use cluster::engines::{deployment, routing_manifests};
 use cluster::gateway;
-use cluster::place::Place;
-use harness::fleet::{chat, until};
-use harness::gateway::{Gateway, PATIENCE, component};
+use cluster::place::{PATIENCE, Place};
+use harness::fleet::chat;
+use harness::gateway::{Gateway, component};
 use serde_json::{Value, json};
 
 use crate::load::Load;
@@ -30,8 +30,7 @@ async fn an_edited_policy_decides_on_all_workers_in_300_ms_and_nobody_fails() {
     let _pods = deployment(&place, "llama", "llama", 2).await;
     place.apply(&routing_manifests("llama", "llama", "routeStrategy: round-robin,")).await;
     let gateway = gateway::ready(&place).await;
-    until("round robin decides", || async { (decided_by(&gateway).await == "round-robin").then_some(()) })
-        .await;
+    place.condition("InferenceGateway", "gw", "PolicyProgrammed", "True").await;
     let load = Load::start(&gateway, "llama", 4);
     // The first use of a policy compiles it, which costs what the machine has time for; the bar is for what comes after.
     let first = edited(&place, &gateway, "least-in-flight").await;

@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 
 use cluster::engines::{deployment, routing_manifests};
 use cluster::gateway::Start;
-use cluster::place::{GROUP, Place};
+use cluster::place::{GROUP, PATIENCE, Place};
 use cluster::{account, audit, kubelet, plane};
 use harness::fleet::chat;
-use harness::gateway::PATIENCE;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams};
 use serde_json::{Value, json};
 

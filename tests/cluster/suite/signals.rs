@@ -69,6 +69,7 @@ async fn gpu_aware(name: &str) -> (Place, Vec<EnginePod>, Page, Gateway) {
         .args(&["--engine-scrape-interval=200ms", "--gpu-metrics-interval=500ms"])
         .ready()
         .await;
+    place.condition("InferenceGateway", "gw", "PolicyProgrammed", "True").await;
     (place, pods, page, gateway)
 }
 
