@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ord
 use http::{HeaderName, HeaderValue};
 
 use crate::breaker::{Breaker, WARMTH_MIN};
-use crate::load::Averages;
+use crate::load::{Averages, RecentTokens};
 use crate::signal::Signal;
 use cells::Cells;
 
@@ -291,6 +291,11 @@ impl EndpointState {
     /// Requests in flight there.
     pub fn inflight(&self) -> u32 {
         self.cells.inflight().load(Relaxed)
+    }
+
+    /// Tokens computed there of late for this gateway.
+    pub fn recent_tokens(&self) -> &RecentTokens {
+        self.cells.recent_tokens()
     }
 
     /// Stores one reading of the engine's page.

@@ -26,6 +26,69 @@ pub struct Average {
     word: AtomicU64,
 }
 
+/// How long it takes tokens computed to count half, milliseconds: four [`RECENT_STEP_MS`].
+pub const RECENT_HALF_LIFE_MS: u64 = 4 * RECENT_STEP_MS;
+
+/// Recent tokens fade in steps of this, milliseconds: everybody's at the same moment, so that they compare at any moment.
+const RECENT_STEP_MS: u64 = 1 << 14;
+
+/// What is left after so many steps; after more, nothing.
+const FADED: [f32; 64] = {
+    // The fourth root of a half.
+    const PER_STEP: f32 = 0.840_896_4;
+    let mut left = [1.0; 64];
+    let mut step = 1;
+    while step < left.len() {
+        left[step] = left[step - 1] * PER_STEP;
+        step += 1;
+    }
+    left
+};
+
+/// Tokens computed of late: a sum that fades, and the step of its last change, in one word.
+///
+/// Many threads may write; each change counts once. Relaxed: nothing else is published by it.
+#[derive(Debug, Default)]
+pub struct RecentTokens {
+    /// Bits of the `f32` above, step below, wrapping after 2,000 years.
+    word: AtomicU64,
+}
+
+impl RecentTokens {
+    /// Adds tokens, or takes back what turned out not to be computed. Never falls below zero.
+    pub fn add(&self, tokens: f32, now_ms: u64) {
+        let step = (now_ms / RECENT_STEP_MS) as u32;
+        let mut word = self.word.load(Relaxed);
+        loop {
+            // A clock read before the last writer's does not turn the time back.
+            let step = if step.wrapping_sub(word as u32) > u32::MAX / 2 { word as u32 } else { step };
+            let sum = (recent_at(word, step) + tokens).max(0.0);
+            let changed = u64::from(sum.to_bits()) << 32 | u64::from(step);
+            match self.word.compare_exchange_weak(word, changed, Relaxed, Relaxed) {
+                Ok(_) => return,
+                Err(seen) => word = seen,
+            }
+        }
+    }
+
+    /// As if nothing had ever been computed.
+    pub(crate) fn clear(&self) {
+        self.word.store(0, Relaxed);
+    }
+
+    /// What is left of them now.
+    pub fn get(&self, now_ms: u64) -> f32 {
+        recent_at(self.word.load(Relaxed), (now_ms / RECENT_STEP_MS) as u32)
+    }
+}
+
+fn recent_at(word: u64, step: u32) -> f32 {
+    let steps = step.wrapping_sub(word as u32);
+    // A reader whose clock was read before the writer's sees nothing faded yet.
+    let steps = if steps > u32::MAX / 2 { 0 } else { steps as usize };
+    value(word) * FADED.get(steps).copied().unwrap_or(0.0)
+}
+
 /// Unit of an average's time.
 const TICK_MS: u64 = 64;
 
@@ -217,6 +280,30 @@ mod tests {
             }
         });
         assert_eq!(average.get(0).0, 1_000.0);
+    }
+
+    #[test]
+    fn recent_tokens_add_up_and_halve_in_their_half_life() {
+        let recent = RecentTokens::default();
+        assert_eq!(recent.get(5), 0.0);
+        recent.add(600.0, 1_000_000);
+        recent.add(400.0, 1_000_000);
+        assert_eq!(recent.get(1_000_000), 1_000.0);
+        let later = 1_000_000 + RECENT_HALF_LIFE_MS;
+        assert!((recent.get(later) - 500.0).abs() < 0.1);
+        recent.add(500.0, later);
+        assert!((recent.get(later) - 1_000.0).abs() < 0.1);
+        assert_eq!(recent.get(1_000_000), recent.get(later), "a clock read before the last change");
+        recent.add(-4_000.0, later);
+        assert_eq!(recent.get(later), 0.0, "never less than nothing");
+        recent.add(1_000.0, later);
+        assert_eq!(recent.get(later + 64 * RECENT_STEP_MS), 0.0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..250).for_each(|_| recent.add(1.0, later)));
+            }
+        });
+        assert_eq!(recent.get(later), 2_000.0, "every change counts once");
     }
 
     #[test]

@@ -33,10 +33,25 @@ pub enum Ending {
 pub struct Usage {
     /// Prompt tokens.
     pub prompt_tokens: u64,
-    /// Of which cached.
-    pub cached_tokens: u64,
+    /// Of which cached; `None` where the engine does not say.
+    pub cached_tokens: Option<u64>,
     /// Generated tokens.
     pub completion_tokens: u64,
+}
+
+/// Tokens that an engine computed for a request: the prompt's that it did not have in its cache, and those it generated.
+///
+/// What the engine reports counts; where it does not say, `uncached_estimate` for the prompt, nothing if it answered with
+/// an error `status`, and the `events` of its stream for what it generated.
+pub fn computed_tokens(uncached_estimate: u32, usage: Option<Usage>, (status, events): (u16, u64)) -> f32 {
+    let reported = usage.and_then(|usage| Some(usage.prompt_tokens.saturating_sub(usage.cached_tokens?)));
+    let prompt = match reported {
+        Some(tokens) => tokens as f32,
+        None if status >= 400 => 0.0,
+        None => uncached_estimate as f32,
+    };
+    let generated = usage.map(|usage| usage.completion_tokens).filter(|tokens| *tokens > 0).unwrap_or(events);
+    prompt + generated as f32
 }
 
 /// What one request did.
@@ -60,4 +75,27 @@ pub struct Outcome {
     pub decision: Duration,
     /// What the engine reported.
     pub usage: Option<Usage>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn computed_tokens_are_as_reported_or_else_as_estimated() {
+        let usage = |prompt_tokens, cached_tokens, completion_tokens| {
+            Some(Usage { prompt_tokens, cached_tokens, completion_tokens })
+        };
+        let table = [
+            (usage(900, Some(600), 50), (200, 7), 350.0),
+            (usage(900, Some(1_000), 50), (200, 7), 50.0),
+            (usage(900, None, 50), (200, 7), 450.0),
+            (usage(900, None, 0), (200, 7), 407.0),
+            (None, (200, 7), 407.0),
+            (None, (503, 0), 0.0),
+        ];
+        for (usage, ended, expected) in table {
+            assert_eq!(computed_tokens(400, usage, ended), expected, "{usage:?} {ended:?}");
+        }
+    }
 }

@@ -8,6 +8,9 @@ pub enum Signal {
     Inflight,
     /// Estimated prompt tokens in flight there that were not believed cached. Never NaN.
     InflightTokens,
+    /// Tokens computed there of late for this replica: prompt tokens that were not cached and tokens generated, as engines
+    /// report them or else as estimated; halves every [`crate::load::RECENT_HALF_LIFE_MS`]. Never NaN.
+    RecentTokens,
     /// Requests waiting in the engine.
     Queued,
     /// Requests the engine is working on.
@@ -36,9 +39,10 @@ pub enum Signal {
 
 impl Signal {
     /// Every signal, in the order of their discriminants.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Inflight,
         Self::InflightTokens,
+        Self::RecentTokens,
         Self::Queued,
         Self::Running,
         Self::KvUsage,
@@ -58,6 +62,7 @@ impl Signal {
         match self {
             Self::Inflight => "inflight",
             Self::InflightTokens => "inflight-tokens",
+            Self::RecentTokens => "recent-tokens",
             Self::Queued => "queued",
             Self::Running => "running",
             Self::KvUsage => "kv-usage",

@@ -162,7 +162,7 @@ fn value(signal: Signal, at: usize, gaps: bool) -> f32 {
     match signal {
         Signal::Weight => (at % 2 + 1) as f32,
         Signal::Inflight => step,
-        Signal::InflightTokens => step * 500.0,
+        Signal::InflightTokens | Signal::RecentTokens => step * 500.0,
         Signal::CachedTokens => {
             if at == 1 {
                 800.0

@@ -35,8 +35,8 @@ use crate::made_up;
 ///
 /// Only `pool.endpoints` is required. Endpoints are sorted by URL first, as in the gateway, with their columns; indices in
 /// the request count after that. A `null` in a column is unknown, in `scores` it rules an endpoint out. A column that is
-/// left out is 0 where the gateway always knows it (`inflight`, `inflight-tokens`, `cached-tokens`), the endpoints' own
-/// `weight`, and else unknown. `session` and `tenant` are names, hashed as the gateway does; `owners` follow from the
+/// left out is 0 where the gateway always knows it (`inflight`, `inflight-tokens`, `recent-tokens`, `cached-tokens`),
+/// the endpoints' own `weight`, and else unknown. `session` and `tenant` are names, hashed as the gateway does; `owners` follow from the
 /// session unless given.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -238,7 +238,10 @@ impl Scenario {
                 Some(column) => values.extend(sorted(signal.name(), column, order)?),
                 None => values.extend(order.iter().map(|index| match signal {
                     Signal::Weight => self.pool.endpoints[*index].weight as f32,
-                    Signal::Inflight | Signal::InflightTokens | Signal::CachedTokens => 0.0,
+                    Signal::Inflight
+                    | Signal::InflightTokens
+                    | Signal::RecentTokens
+                    | Signal::CachedTokens => 0.0,
                     _ => f32::NAN,
                 })),
             }

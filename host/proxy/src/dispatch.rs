@@ -93,6 +93,8 @@ impl Won {
 pub(crate) struct Attempt {
     endpoint: Endpoint,
     in_flight: InFlight,
+    /// Tokens of the prompt that the engine probably has to compute.
+    uncached_tokens: u32,
     clock: Rc<Clock>,
     sent: Instant,
     first_byte: Option<Instant>,
@@ -105,7 +107,9 @@ impl Attempt {
     fn begin(worker: &Worker, pool: &Pool, endpoint: Endpoint, uncached_tokens: u32, sent: Instant) -> Self {
         let clock = &worker.clock;
         let is_probing = endpoint.state.breaker.admit(clock.now_ms()) == Admit::Probe;
+        endpoint.state.recent_tokens().add(uncached_tokens as f32, clock.now_ms());
         Self {
+            uncached_tokens,
             in_flight: InFlight::begin(Arc::clone(&endpoint.state), uncached_tokens),
             record: Some(worker.recorder.attempt(pool, &endpoint, clock.now_ms())),
             endpoint,
@@ -131,6 +135,7 @@ impl Attempt {
     fn failed(&mut self) {
         self.is_probing = false;
         self.endpoint.state.breaker.failed(self.clock.now_ms());
+        self.computed(0.0);
         self.lost();
     }
 
@@ -161,6 +166,17 @@ impl Attempt {
             let token_ms = first.elapsed().as_secs_f32() * 1_000.0 / (flight.chunks - 1) as f32;
             averages.observe_token(token_ms, now_ms);
         }
+    }
+
+    /// What the engine computed for it, in place of what it was expected to: once, when that is known.
+    pub(crate) fn computed(&self, tokens: f32) {
+        let recent = self.endpoint.state.recent_tokens();
+        recent.add(tokens - self.uncached_tokens as f32, self.clock.now_ms());
+    }
+
+    /// Tokens of the prompt that the engine was expected to compute.
+    pub(crate) fn uncached_tokens(&self) -> u32 {
+        self.uncached_tokens
     }
 
     /// The answer broke off.
@@ -209,6 +225,7 @@ pub(crate) async fn dispatch(
                         let keep_alive = head.keep_alive;
                         return Ok(Won { head: Some(head), connection, keep_alive, attempt });
                     }
+                    attempt.computed(0.0);
                     attempt.lost();
                     (Failure::from(FailureKind::Status { status }), true)
                 }

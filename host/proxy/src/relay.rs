@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use domain::failure::FailureKind;
-use domain::outcome::Ending;
+use domain::outcome::{Ending, computed_tokens};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
 use http_body::{Body, Frame, SizeHint};
@@ -125,7 +125,7 @@ impl Relay {
     /// The answer is complete: the connection may serve the next request.
     fn finish(&mut self) {
         let Some(won) = self.won.take() else { return };
-        self.flight.usage = self.usage.usage();
+        self.account(&won);
         won.attempt.completed(&self.flight, self.status);
         let ending = Ending::Answered { status: self.status };
         self.flight.finish_at(ending, won.attempt.record(), self.usage.events());
@@ -134,9 +134,17 @@ impl Relay {
         }
     }
 
+    /// Notes what the engine reported up to here, and with it what it computed.
+    fn account(&mut self, won: &Won) {
+        self.flight.usage = self.usage.usage();
+        let ended = (self.status, self.usage.events());
+        won.attempt.computed(computed_tokens(won.attempt.uncached_tokens(), self.flight.usage, ended));
+    }
+
     /// The answer broke off.
     fn lose(&mut self) -> Broken {
         if let Some(won) = self.won.take() {
+            self.account(&won);
             won.attempt.lost();
             let ending = Ending::Failed { failure: FailureKind::LostMidway.into(), status: 0 };
             self.flight.finish_at(ending, won.attempt.record(), self.usage.events());
@@ -149,7 +157,7 @@ impl Drop for Relay {
     fn drop(&mut self) {
         // The client left. What the engine reported up to here is known all the same.
         if let Some(won) = self.won.take() {
-            self.flight.usage = self.usage.usage();
+            self.account(&won);
             self.flight.finish_at(Ending::ClientGone, won.attempt.record(), self.usage.events());
         }
     }

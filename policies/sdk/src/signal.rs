@@ -7,6 +7,9 @@ pub enum Signal {
     InFlight,
     /// Estimated prompt tokens in flight there that were not believed cached when they were sent.
     InFlightTokens,
+    /// Tokens computed there of late for this gateway: prompt tokens that were not cached and tokens generated. Halves every
+    /// 66 seconds; meant to be compared between endpoints.
+    RecentTokens,
     /// Requests waiting in the engine, all gateways together.
     Queued,
     /// Requests running in the engine, all gateways together.
@@ -41,6 +44,7 @@ impl Signal {
         match self {
             Self::InFlight => "inflight",
             Self::InFlightTokens => "inflight-tokens",
+            Self::RecentTokens => "recent-tokens",
             Self::Queued => "queued",
             Self::Running => "running",
             Self::KvUsage => "kv-usage",

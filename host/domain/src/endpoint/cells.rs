@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::{ENGINE_NUMBERS_AGE_MAX_MS, Endpoint};
+use crate::load::RecentTokens;
 use crate::signal::Signal;
 
-/// Endpoints whose numbers stand in one block: 10 KiB.
+/// Endpoints whose numbers stand in one block: 12 KiB.
 const BLOCK: usize = 256;
 
 const NAN_BITS: u32 = f32::NAN.to_bits();
@@ -33,6 +34,7 @@ impl<T> Column<T> {
 struct Block {
     inflight: Column<AtomicU32>,
     inflight_tokens: Column<AtomicU32>,
+    recent_tokens: Column<RecentTokens>,
     /// Bits of `f32`, NaN when unknown, as the others of engines and exporters.
     queued: Column<AtomicU32>,
     running: Column<AtomicU32>,
@@ -53,6 +55,7 @@ impl Block {
         Self {
             inflight: zero(),
             inflight_tokens: zero(),
+            recent_tokens: Column::new(RecentTokens::default),
             queued: unknown(),
             running: unknown(),
             kv_usage: unknown(),
@@ -92,6 +95,11 @@ impl Block {
             Signal::Inflight => put(column, &self.inflight.0[range], |count| count as i32 as f32),
             Signal::InflightTokens => {
                 put(column, &self.inflight_tokens.0[range], |count| count as i32 as f32);
+            }
+            Signal::RecentTokens => {
+                for (cell, recent) in column.iter_mut().zip(&self.recent_tokens.0[range]) {
+                    *cell = recent.get(now_ms);
+                }
             }
             _ => {
                 if let Some(numbers) = self.gpu(signal) {
@@ -137,6 +145,10 @@ impl Cells {
         &self.block.inflight_tokens.0[self.at]
     }
 
+    pub(super) fn recent_tokens(&self) -> &RecentTokens {
+        &self.block.recent_tokens.0[self.at]
+    }
+
     pub(super) fn read_ms(&self) -> &AtomicU64 {
         &self.block.read_ms.0[self.at]
     }
@@ -165,6 +177,7 @@ impl Cells {
         for counter in [self.inflight(), self.inflight_tokens()] {
             counter.store(0, Relaxed);
         }
+        self.recent_tokens().clear();
         for signal in Signal::ALL {
             self.store(signal, None);
         }
@@ -318,6 +331,7 @@ mod tests {
         let mut states = states(&mut slab, 600);
         for (at, state) in states.iter().enumerate() {
             state.cells.inflight().store(at as u32, Relaxed);
+            state.recent_tokens().add(at as f32, 20_000);
             state.cells.store(Signal::KvUsage, (at % 3 > 0).then_some(at as f32));
             state.cells.read_ms().store(if at % 5 == 0 { 1 } else { 20_000 }, Relaxed);
         }
@@ -326,7 +340,9 @@ mod tests {
         states.remove(100);
         let pool = endpoints(states);
         let mut column = vec![0.0; pool.len()];
-        for signal in [Signal::Inflight, Signal::InflightTokens, Signal::KvUsage, Signal::GpuUtil] {
+        for signal in
+            [Signal::Inflight, Signal::InflightTokens, Signal::RecentTokens, Signal::KvUsage, Signal::GpuUtil]
+        {
             assert!(pool.copy(signal, &mut column, 20_001));
             for (number, endpoint) in column.iter().zip(&pool) {
                 let expected = endpoint.read(signal, 20_001);
@@ -347,13 +363,14 @@ mod tests {
         let mut states = states(&mut slab, BLOCK as u32);
         let gone = states.remove(9);
         gone.cells.inflight().store(4, Relaxed);
+        gone.recent_tokens().add(5.0, 1);
         gone.cells.store(Signal::Queued, Some(2.0));
         gone.cells.read_ms().store(1, Relaxed);
         drop(gone);
         let state = EndpointState::in_slab(1_000, &mut slab);
         assert_eq!((slab.blocks.len(), state.cells.at), (1, 9));
         assert_eq!((state.inflight(), state.age_ms(5)), (0, None));
-        assert_eq!(state.cells.stored(Signal::Queued), None);
+        assert_eq!((state.cells.stored(Signal::Queued), state.recent_tokens().get(1)), (None, 0.0));
         EndpointState::in_slab(1_001, &mut slab);
         assert_eq!(slab.blocks.len(), 2, "every place of the first is taken");
     }

@@ -77,7 +77,7 @@ fn traffic(recorder: &Recorder, snapshot: &Snapshot) {
         duration: Duration::from_millis(1_000),
         first_byte: Some(Duration::from_millis(100)),
         decision: Duration::from_micros(4),
-        usage: Some(Usage { prompt_tokens: 7, cached_tokens: 4, completion_tokens: 10 }),
+        usage: Some(Usage { prompt_tokens: 7, cached_tokens: Some(4), completion_tokens: 10 }),
     };
     recorder.finished(&End {
         request_id: "id",

@@ -296,7 +296,7 @@ impl PairCells {
         self.first_byte.observe(first_byte);
         if let Some(usage) = outcome.usage {
             self.input_tokens.add(usage.prompt_tokens);
-            self.cached_tokens.add(usage.cached_tokens);
+            self.cached_tokens.add(usage.cached_tokens.unwrap_or(0));
             self.output_tokens.add(usage.completion_tokens);
         }
         let reported = outcome.usage.map(|usage| usage.completion_tokens).filter(|tokens| *tokens > 0);

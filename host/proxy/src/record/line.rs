@@ -36,7 +36,7 @@ pub(super) fn write(end: &End<'_>, status: u16, error: Option<&'static str>) {
         first_byte_ms = outcome.first_byte.map(millis),
         decision_us = outcome.decision.as_secs_f64() * 1e6,
         prompt_tokens = usage.map(|usage| usage.prompt_tokens),
-        cached_tokens = usage.map(|usage| usage.cached_tokens),
+        cached_tokens = usage.and_then(|usage| usage.cached_tokens),
         completion_tokens = usage.map(|usage| usage.completion_tokens),
     );
 }

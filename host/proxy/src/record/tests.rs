@@ -19,7 +19,7 @@ fn outcome(ending: Ending) -> Outcome {
         duration: Duration::from_millis(200),
         first_byte: Some(Duration::from_millis(20)),
         decision: Duration::from_micros(3),
-        usage: Some(Usage { prompt_tokens: 7, cached_tokens: 4, completion_tokens: 10 }),
+        usage: Some(Usage { prompt_tokens: 7, cached_tokens: Some(4), completion_tokens: 10 }),
     }
 }
 

@@ -136,11 +136,15 @@ fn usage_at(text: &[u8]) -> Option<Usage> {
         let place = match key {
             b"prompt_tokens" | b"input_tokens" => &mut usage.prompt_tokens,
             b"completion_tokens" | b"output_tokens" => &mut usage.completion_tokens,
-            b"cache_read_input_tokens" => &mut usage.cached_tokens,
+            b"cache_read_input_tokens" => {
+                usage.cached_tokens = count(value);
+                found |= usage.cached_tokens.is_some();
+                return;
+            }
             b"prompt_tokens_details" | b"input_tokens_details" => {
                 members(value, |key, value| {
                     if key == b"cached_tokens" {
-                        usage.cached_tokens = count(value).unwrap_or(0);
+                        usage.cached_tokens = count(value);
                     }
                 });
                 return;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use domain::endpoint::{EngineReading, InFlight};
+use domain::outcome::{Usage, computed_tokens};
 use domain::plan::{self, Plan};
 use domain::policy::{Call, Evaluate, Policies, Step};
 use domain::pool::{Entry, Pool};
@@ -59,6 +60,14 @@ pub(super) struct Tally {
     pub(super) undecided: u64,
 }
 
+/// A request under way.
+struct Sent {
+    in_flight: InFlight,
+    at: Time,
+    /// Tokens of its prompt that were not believed cached.
+    uncached_tokens: u32,
+}
+
 /// Routes by a chain of policy components.
 pub(super) struct ChainRouter<'a> {
     workload: &'a Workload,
@@ -70,7 +79,7 @@ pub(super) struct ChainRouter<'a> {
     excluded: Vec<u32>,
     random: fastrand::Rng,
     /// Requests under way, by their place in the workload.
-    in_flight: HashMap<usize, (InFlight, Time)>,
+    in_flight: HashMap<usize, Sent>,
     scraped_at: Option<Time>,
     pub(super) tally: Tally,
 }
@@ -176,23 +185,35 @@ impl Router for ChainRouter<'_> {
         let place = self.place(request);
         let (chosen, uncached) = self.decide(request, (place, millis(view.now())));
         let state = Arc::clone(&self.pool.endpoints[chosen as usize].state);
-        self.in_flight.insert(place, (InFlight::begin(state, uncached), view.now()));
+        state.recent_tokens().add(uncached as f32, millis(view.now()));
+        let in_flight = InFlight::begin(state, uncached);
+        self.in_flight.insert(place, Sent { in_flight, at: view.now(), uncached_tokens: uncached });
         chosen as usize
     }
 
     fn first_token(&mut self, _engine: usize, request: &Request, now: Time) {
         let place = self.place(request);
-        if let Some((in_flight, sent_at)) = self.in_flight.get_mut(&place) {
-            in_flight.prefill_done();
-            let waited_ms = (now - *sent_at).as_secs_f32() * 1e3;
-            in_flight.state().requests.averages.observe_first_token(waited_ms, millis(now));
+        if let Some(sent) = self.in_flight.get_mut(&place) {
+            sent.in_flight.prefill_done();
+            let waited_ms = (now - sent.at).as_secs_f32() * 1e3;
+            sent.in_flight.state().requests.averages.observe_first_token(waited_ms, millis(now));
         }
     }
 
     fn finished(&mut self, _engine: usize, request: &Request, done: &Done) {
         let place = self.place(request);
-        if let Some((in_flight, _)) = self.in_flight.remove(&place) {
-            in_flight.state().requests.averages.observe_end(false, millis(done.finished_at));
+        if let Some(sent) = self.in_flight.remove(&place) {
+            // What the engine reports at the end of its answer.
+            let usage = Usage {
+                prompt_tokens: request.prompt_tokens.into(),
+                cached_tokens: Some(done.cached_tokens.into()),
+                completion_tokens: request.output_tokens.into(),
+            };
+            let computed = computed_tokens(sent.uncached_tokens, Some(usage), (200, 0));
+            let state = sent.in_flight.state();
+            let now_ms = millis(done.finished_at);
+            state.recent_tokens().add(computed - sent.uncached_tokens as f32, now_ms);
+            state.requests.averages.observe_end(false, now_ms);
         }
     }
 }
