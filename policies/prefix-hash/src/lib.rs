@@ -2,15 +2,13 @@
 //!
 //! Every endpoint gets a *cost*: how many tokens of prefill stand between the request and its first output token, there and now.
 //!
-//! - What waits ahead of it: half of the uncached prompt tokens this gateway has in flight there. They count as in flight until the
-//!   first token is here, so that half of them are computed already, as a rule.
+//! - What waits ahead of it: the uncached prompt tokens this gateway has in flight there.
 //! - Its own prompt, less what is believed cached there. That is the whole affinity: a hit is worth the prefill it saves, and the
 //!   holder is let go as soon as the queue in front of it is longer than that.
-//! - What was computed there of late, prompts and answers. That delays nobody's first token, but without it everything would
-//!   gather where a prompt that all requests share (a system prompt) was computed first: prefill is short then and queues stay
-//!   empty. And an engine that was given more prompts than its cache holds computes them over and over, while others have room.
-//!   So recent tokens cost `balance` prompts per multiple of the mean: an endpoint that computed a tenth more than the mean has to
-//!   save 0.15 of the prompt more than others to be worth it. New prompts go to where there is room, and so do copies of popular ones.
+//! - What is being decoded there. It delays nobody's first token by much, but without it everything would gather where a prompt
+//!   that all requests share (a system prompt) was computed first: prefill is short then and queues stay empty. So the endpoint's
+//!   requests in flight cost `balance` prompts per multiple of the mean. An endpoint that carries twice the mean has to save 0.4 of
+//!   the prompt more than others to be worth it, and copies of what is popular spread to where there is room.
 //!
 //! The cheapest endpoint scores 1, the others less, the dearer the steeper, so that the next policy may choose among near-equals
 //! and has to have a good reason to choose another.
@@ -24,8 +22,8 @@ const SCHEMA: &str = r#"{
   "type": "object",
   "properties": {
     "balance": {
-      "type": "number", "minimum": 0, "maximum": 100, "default": 1.5,
-      "description": "What having computed the mean number of tokens of late costs, in prompts. More spreads better, less hits more."
+      "type": "number", "minimum": 0, "maximum": 100, "default": 0.4,
+      "description": "What carrying the mean number of requests costs, in prompts. More spreads better, less hits more."
     },
     "thresholdHitRate": {
       "type": "number", "minimum": 0, "maximum": 1, "default": 0,
@@ -42,9 +40,6 @@ const SCHEMA: &str = r#"{
 
 /// How fast the score falls: a sixteenth of the prompt dearer than the cheapest is half as good.
 const STEEPNESS: f32 = 16.0;
-
-/// How much of the prompts in flight is still to be computed, in the mean.
-const LEFT: f32 = 0.5;
 
 /// What a hit below the threshold is worth: it decides among equally loaded endpoints, no more.
 const FAINT: f32 = 0.02;
@@ -73,7 +68,7 @@ pub struct PrefixHash {
 impl Policy for PrefixHash {
     const ABOUT: About = About {
         config_schema: SCHEMA,
-        signals: &[Signal::InFlightTokens, Signal::RecentTokens, Signal::KvUsage, Signal::CachedTokens],
+        signals: &[Signal::InFlight, Signal::InFlightTokens, Signal::KvUsage, Signal::CachedTokens],
         wants_prefix_hashes: true,
         ..About::new(
             "prefix-hash",
@@ -89,7 +84,7 @@ impl Policy for PrefixHash {
             Ok((ratio(pool, "thresholdHitRate", 0.0)?, ratio(pool, "evictionThreshold", 0.9)?))
         })?;
         Ok(Self {
-            balance: settings.number("balance", 1.5, 0.0..=100.0)? as f32,
+            balance: settings.number("balance", 0.4, 0.0..=100.0)? as f32,
             threshold: ratio(settings, "thresholdHitRate", threshold)? as f32,
             eviction: ratio(settings, "evictionThreshold", eviction)? as f32,
             share: Vec::new(),
@@ -137,22 +132,22 @@ impl Policy for PrefixHash {
 impl PrefixHash {
     /// What each endpoint costs this request, in tokens of prefill. One pass over four columns, without a branch.
     fn costs(&self, prompt: f32, fleet: &Fleet<'_>) -> Vec<f32> {
-        let recent = fleet.column(Signal::RecentTokens);
-        let mean = lanes::mean(recent).unwrap_or(0.0).max(1.0);
-        let (enough, per_token) = (self.threshold * prompt, self.balance * prompt / mean);
+        let inflight = fleet.column(Signal::InFlight);
+        let mean = lanes::mean(inflight).unwrap_or(0.0).max(1.0);
+        let (enough, per_request) = (self.threshold * prompt, self.balance * prompt / mean);
         let memory = fleet.column(Signal::CachedTokens).iter().zip(fleet.column(Signal::KvUsage));
-        let load = fleet.column(Signal::InFlightTokens).iter().zip(recent);
+        let load = fleet.column(Signal::InFlightTokens).iter().zip(inflight);
         let columns = memory.zip(load).zip(&self.share);
-        let cost = columns.map(|(((cached, kv), (waiting, recent)), share)| {
+        let cost = columns.map(|(((cached, kv), (tokens, inflight)), share)| {
             let cached = if *cached > 0.0 { *cached } else { 0.0 };
             let affine = cached >= enough;
             let held = if affine { cached } else { cached * FAINT };
-            // Comparisons with what is unknown (NaN) are false: such an engine is not full and has nothing to do.
+            // Comparisons with what is unknown (NaN) are false: such an engine is not full and has nothing in flight.
             let full = (*kv >= self.eviction) & !(affine & (cached > 0.0));
-            let waiting = if *waiting > 0.0 { *waiting } else { 0.0 };
-            let recent = if *recent > 0.0 { *recent } else { 0.0 };
+            let inflight = if *inflight > 0.0 { *inflight } else { 0.0 };
+            let waiting = if *tokens >= 0.0 { *tokens } else { inflight * prompt };
             let refused = if full { prompt } else { 0.0 };
-            (waiting * LEFT + (prompt - held) + recent * per_token + refused) * share
+            (waiting + (prompt - held) + inflight * per_request + refused) * share
         });
         cost.collect()
     }

@@ -5,16 +5,14 @@ use wicketgate_sdk::testing::{Case, Harness, check_description, pool, refusal, w
 
 use super::*;
 
-/// A prompt of 1,000 tokens, of which three endpoints hold this much; nothing in flight, nothing computed.
+/// A prompt of 1,000 tokens, of which three endpoints hold this much; nothing in flight.
 fn cached(tokens: [f32; 3]) -> Case {
     let case = Case::new().column(Signal::CachedTokens, tokens).prefix_hashes([7, 8, 9]);
     load(case, [0.0; 3], [0.0; 3])
 }
 
-/// With this many thousand tokens computed of late, and this many in flight.
-fn load(case: Case, recent: [f32; 3], tokens: [f32; 3]) -> Case {
-    let recent = recent.map(|thousands| thousands * 1_000.0);
-    case.column(Signal::RecentTokens, recent).column(Signal::InFlightTokens, tokens)
+fn load(case: Case, inflight: [f32; 3], tokens: [f32; 3]) -> Case {
+    case.column(Signal::InFlight, inflight).column(Signal::InFlightTokens, tokens)
 }
 
 fn choose(config: &str, case: &Case) -> Option<usize> {
@@ -33,9 +31,9 @@ fn the_holder_is_let_go_when_waiting_costs_more_than_the_hit_saves() {
     let held = || cached([0.0, 600.0, 0.0]);
     let table = [
         (cached([100.0, 600.0, 300.0]), 1),
-        (load(held(), [1.0; 3], [0.0, 1_100.0, 0.0]), 1),
-        (load(held(), [1.0; 3], [300.0, 1_300.0, 300.0]), 1),
-        (load(held(), [1.0; 3], [0.0, 1_300.0, 0.0]), 0),
+        (load(held(), [1.0; 3], [0.0, 500.0, 0.0]), 1),
+        (load(held(), [1.0; 3], [300.0, 700.0, 300.0]), 1),
+        (load(held(), [1.0; 3], [0.0, 700.0, 0.0]), 0),
         (held().excluded([1]), 0),
     ];
     for (case, expected) in table {
@@ -46,11 +44,11 @@ fn the_holder_is_let_go_when_waiting_costs_more_than_the_hit_saves() {
 #[test]
 fn what_everybody_shares_does_not_gather_on_one() {
     // The one holder of a system prompt that is nearly all of every request, its queue always empty.
-    let shared = |recent| choose("{}", &load(cached([900.0, 0.0, 0.0]), recent, [0.0; 3]));
-    assert_eq!(shared([1.2, 1.0, 1.0]), Some(0), "a little more is fine");
+    let shared = |inflight| choose("{}", &load(cached([900.0, 0.0, 0.0]), inflight, [0.0; 3]));
+    assert_eq!(shared([2.0, 1.0, 1.0]), Some(0), "a little more is fine");
     assert_eq!(shared([9.0, 1.0, 0.0]), Some(2), "nearly all is not");
-    let near = load(cached([900.0, 900.0, 0.0]), [1.2, 1.1, 1.0], [0.0; 3]);
-    assert_eq!(choose("{}", &near), Some(1), "among holders work decides");
+    let near = load(cached([900.0, 900.0, 0.0]), [3.0, 2.0, 0.0], [0.0; 3]);
+    assert_eq!(choose("{}", &near), Some(1), "among holders load decides");
     assert_eq!(
         choose(r#"{"balance":0}"#, &load(cached([900.0, 0.0, 0.0]), [9.0, 1.0, 0.0], [0.0; 3])),
         Some(0)
@@ -61,21 +59,21 @@ fn what_everybody_shares_does_not_gather_on_one() {
 fn below_the_threshold_a_hit_only_decides_among_equals() {
     let pool_settings = r#"{"pool":{"thresholdHitRate":0.8}}"#;
     let table = [
-        ("{}", [1.0, 1.0, 0.8], 1),
-        (pool_settings, [1.0, 1.0, 0.8], 2),
+        ("{}", [1.0, 1.0, 0.0], 1),
+        (pool_settings, [1.0, 1.0, 0.0], 2),
         (pool_settings, [1.0, 1.0, 1.0], 1),
-        (r#"{"thresholdHitRate":0.5,"pool":{"thresholdHitRate":0.8}}"#, [1.0, 1.0, 0.8], 1),
+        (r#"{"thresholdHitRate":0.5,"pool":{"thresholdHitRate":0.8}}"#, [1.0, 1.0, 0.0], 1),
     ];
-    for (config, recent, expected) in table {
-        let case = load(cached([0.0, 700.0, 0.0]), recent, [0.0; 3]);
-        assert_eq!(choose(config, &case), Some(expected), "{config} {recent:?}");
+    for (config, inflight, expected) in table {
+        let case = load(cached([0.0, 700.0, 0.0]), inflight, [0.0; 3]);
+        assert_eq!(choose(config, &case), Some(expected), "{config} {inflight:?}");
     }
 }
 
 #[test]
 fn a_full_engine_gets_no_new_prefix_but_keeps_its_own() {
     let full = |case: Case| case.column(Signal::KvUsage, [0.95, 0.5, f32::NAN]);
-    let busy = |case| load(case, [0.9, 1.0, 1.0], [0.0; 3]);
+    let busy = |case| load(case, [0.0, 1.0, 1.0], [0.0; 3]);
     assert_ne!(choose("{}", &full(busy(cached([0.0; 3])))), Some(0));
     assert_eq!(choose("{}", &full(busy(cached([900.0, 0.0, 0.0])))), Some(0));
     assert_eq!(choose(r#"{"pool":{"evictionThreshold":0.99}}"#, &full(busy(cached([0.0; 3])))), Some(0));
@@ -85,8 +83,7 @@ fn a_full_engine_gets_no_new_prefix_but_keeps_its_own() {
 fn an_unknown_prompt_has_one_home_and_many_prompts_have_many() {
     let policy = Harness::<PrefixHash>::new("{}", &pool(8));
     let home = |first: u64, ticket, excluded: Vec<u32>| {
-        let idle =
-            Case::new().column(Signal::RecentTokens, [0.0; 8]).column(Signal::InFlightTokens, [0.0; 8]);
+        let idle = Case::new().column(Signal::InFlight, [0.0; 8]).column(Signal::InFlightTokens, [0.0; 8]);
         let case = idle.column(Signal::CachedTokens, [0.0; 8]).prefix_hashes([first, 1]).ticket(ticket);
         policy.choose(&case.excluded(excluded)).expect("somebody is chosen")
     };
@@ -107,7 +104,7 @@ fn a_home_with_a_queue_is_no_home() {
     let cold = |tokens| load(cached([0.0; 3]), [0.0; 3], tokens);
     let home = policy.choose(&cold([0.0; 3])).expect("a home");
     let mut queue = [0.0; 3];
-    queue[home] = 300.0;
+    queue[home] = 200.0;
     assert_ne!(policy.choose(&cold(queue)), Some(home));
 }
 
