@@ -11,10 +11,12 @@ use manifest::{Kind, ObjectKey};
 use prometheus::core::Collector;
 use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry};
 
+mod cache;
 mod family;
 mod gpu;
 mod table;
 
+pub(crate) use cache::CacheSource;
 pub(crate) use gpu::GpuMetrics;
 
 use family::{
@@ -72,6 +74,7 @@ struct Families {
     resources: Table,
     findings: IntGaugeVec,
     gpu: GpuMetrics,
+    caches: cache::Caches,
 }
 
 /// Numbers that nobody looks at, for tests and commands.
@@ -91,6 +94,7 @@ impl Default for ControllerMetrics {
             resources: Table::new(RESOURCES),
             findings: FINDINGS.gauges(),
             gpu: GpuMetrics::default(),
+            caches: cache::Caches::default(),
         }))
     }
 }
@@ -119,6 +123,7 @@ impl ControllerMetrics {
         ];
         families.into_iter().try_for_each(|family| registry.register(family))?;
         all.gpu.register(registry)?;
+        registry.register(Box::new(all.caches.clone()))?;
         Ok(metrics)
     }
 
@@ -194,6 +199,11 @@ impl ControllerMetrics {
     /// The numbers of GPUs.
     pub(crate) fn gpu(&self) -> GpuMetrics {
         self.0.gpu.clone()
+    }
+
+    /// Shows the caches of what `source` tells.
+    pub(crate) fn follow_caches(&self, source: CacheSource) {
+        self.0.caches.follow(source);
     }
 
     /// What is wrong now.

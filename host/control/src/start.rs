@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, KubernetesSettings};
 use crate::index::Index;
-use crate::metrics::ControllerMetrics;
+use crate::metrics::{CacheSource, ControllerMetrics};
 use crate::observe::gpu::GpuObserver;
 use crate::observe::{Cards, GpuSettings, ObserveSettings, Observer};
 use crate::publish::run::{CHANGED_PODS_MAX, LISTS_MAX, Shell};
@@ -119,6 +119,11 @@ pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
         reports: report,
         metrics: metrics.clone(),
     };
+    metrics.follow_caches(CacheSource {
+        reports: reports.clone(),
+        published: published.clone(),
+        clock: settings.clock,
+    });
     let gpus = GpuObserver {
         published: published.clone(),
         reports: reports.clone(),

@@ -204,12 +204,20 @@ pub struct EngineTotals {
     prefix_hit_rate: AtomicU64,
     prefix_hits: AtomicU64,
     prefix_queries: AtomicU64,
+    kv_blocks: AtomicU64,
+    kv_bytes: AtomicU64,
 }
 
 impl Default for EngineTotals {
     fn default() -> Self {
         let unknown = || AtomicU64::new(f64::NAN.to_bits());
-        Self { prefix_hit_rate: unknown(), prefix_hits: unknown(), prefix_queries: unknown() }
+        Self {
+            prefix_hit_rate: unknown(),
+            prefix_hits: unknown(),
+            prefix_queries: unknown(),
+            kv_blocks: unknown(),
+            kv_bytes: unknown(),
+        }
     }
 }
 
@@ -230,6 +238,10 @@ pub struct EngineReading {
     pub prefix_hits: Option<f64>,
     /// Total prefix-cache queries, tokens.
     pub prefix_queries: Option<f64>,
+    /// Blocks that the KV cache has room for.
+    pub kv_blocks: Option<f64>,
+    /// Memory of the KV cache, bytes.
+    pub kv_bytes: Option<f64>,
 }
 
 /// The live numbers of one endpoint, process-wide.
@@ -309,6 +321,8 @@ impl EndpointState {
         put(&self.engine.prefix_hit_rate, reading.prefix_hit_rate);
         put(&self.engine.prefix_hits, reading.prefix_hits);
         put(&self.engine.prefix_queries, reading.prefix_queries);
+        put(&self.engine.kv_blocks, reading.kv_blocks);
+        put(&self.engine.kv_bytes, reading.kv_bytes);
         self.cells.read_ms().store(now_ms.max(1), Relaxed);
     }
 
@@ -324,6 +338,8 @@ impl EndpointState {
             prefix_hit_rate: total(&self.engine.prefix_hit_rate),
             prefix_hits: total(&self.engine.prefix_hits),
             prefix_queries: total(&self.engine.prefix_queries),
+            kv_blocks: total(&self.engine.kv_blocks),
+            kv_bytes: total(&self.engine.kv_bytes),
         }
     }
 

@@ -39,6 +39,9 @@ families! {
     GPU_FREE = gauge "production_stack_gpu_memory_free_bytes" ["namespace", "pod", "node", "gpu"] "Memory of a GPU that is free, as the exporter says.";
     GPU_AGE = gauge "production_stack_gpu_metrics_age_seconds" ["exporter"] "Time since a GPU exporter gave numbers last, or since the start; after three intervals they count as unknown.";
     GPU_ERRORS = counter "production_stack_gpu_metrics_scrape_errors_total" ["exporter"] "Rounds in which a GPU exporter, or one of its pages, gave no numbers.";
+    CACHE_HIT_RATE = gauge "production_stack_cache_hit_rate" ["namespace", "name", "model"] "Share of prompt tokens that hit the prefix caches of the engines behind an InferenceCache, as their pages say, since they started.";
+    CACHE_ENTRIES = gauge "production_stack_cache_entries" ["namespace", "name", "model"] "Blocks in use in the KV caches of the engines behind an InferenceCache, as their pages say.";
+    CACHE_BYTES = gauge "production_stack_cache_memory_bytes" ["namespace", "name", "model"] "Memory in use in the KV caches of the engines behind an InferenceCache, as their pages say.";
     FINDINGS = gauge "wicketgate_findings" ["severity"] "What is wrong with the configuration now; the admin page `/findings` says what.";
 }
 

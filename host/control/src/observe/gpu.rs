@@ -35,6 +35,7 @@ mod rows;
 pub use exporter::Exporter;
 
 use ask::{Access, Kind, Look};
+pub(super) use page::labels;
 pub(crate) use rows::Gpu;
 use rows::Rows;
 

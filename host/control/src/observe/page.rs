@@ -6,7 +6,11 @@
 
 use domain::endpoint::EngineReading;
 
+use super::gpu::labels;
 use super::lines::Lines;
+
+/// Says in labels how large the KV cache is.
+const CACHE_CONFIG: &[u8] = b"vllm:cache_config_info";
 
 /// A share slightly above one is rounding; one far above is another unit, and unknown.
 const SHARE_MAX: f64 = 1.01;
@@ -71,11 +75,17 @@ pub struct Scanner {
 }
 
 #[derive(Debug)]
-struct Found([Option<f64>; KNOWN.len()]);
+struct Found {
+    numbers: [Option<f64>; KNOWN.len()],
+    /// Of all the engine's parts together.
+    kv_blocks: Option<f64>,
+    kv_bytes: Option<f64>,
+}
 
 impl Default for Scanner {
     fn default() -> Self {
-        Self { lines: Lines::default(), found: Found([None; KNOWN.len()]) }
+        let found = Found { numbers: [None; KNOWN.len()], kv_blocks: None, kv_bytes: None };
+        Self { lines: Lines::default(), found }
     }
 }
 
@@ -103,11 +113,14 @@ impl Scanner {
                 .or_else(|| ratio(hits, queries)),
             prefix_hits: hits,
             prefix_queries: queries,
+            kv_blocks: self.found.kv_blocks,
+            kv_bytes: self.found.kv_bytes,
         }
     }
 
     fn get(&self, meaning: Meaning) -> Option<f64> {
-        let mut of_meaning = KNOWN.iter().zip(self.found.0).filter(|((_, known, _), _)| *known == meaning);
+        let mut of_meaning =
+            KNOWN.iter().zip(self.found.numbers).filter(|((_, known, _), _)| *known == meaning);
         of_meaning.find_map(|(_, value)| value)
     }
 
@@ -118,11 +131,29 @@ impl Scanner {
 }
 
 impl Found {
+    /// The sizes stand in labels; `None` and the like are unknown.
+    fn cache_config(&mut self, line: &[u8]) {
+        let Some(open) = line.iter().position(|byte| *byte == b'{') else { return };
+        for (name, value) in labels(&line[open + 1..]) {
+            let cell = match &*name {
+                "num_gpu_blocks" => &mut self.kv_blocks,
+                "kv_cache_memory_bytes" => &mut self.kv_bytes,
+                _ => continue,
+            };
+            if let Some(value) = number(value.as_bytes()) {
+                *cell = Some(cell.unwrap_or(0.0) + value);
+            }
+        }
+    }
+
     fn line(&mut self, line: &[u8]) {
         let Some((name, value)) = sample(line) else { return };
+        if name == CACHE_CONFIG {
+            return self.cache_config(line);
+        }
         let Some(index) = KNOWN.iter().position(|(known, ..)| *known == name) else { return };
         let Some(value) = number(value) else { return };
-        let cell = &mut self.0[index];
+        let cell = &mut self.numbers[index];
         *cell = Some(match (*cell, KNOWN[index].2) {
             (None, _) => value,
             (Some(old), Fold::Sum) => old + value,

@@ -9,10 +9,11 @@ use domain::finding::Severity;
 use domain::name::Generation;
 use domain::published::published;
 use domain::snapshot::Snapshot;
+use prometheus::{Registry, TextEncoder};
 use tempfile::TempDir;
 
 use super::*;
-use crate::fake::{FakePrepare, file_policy, gateway, service};
+use crate::fake::{FakePrepare, document, file_policy, gateway, service};
 use crate::observe::fake_engine::FakeEngine;
 
 struct Plane {
@@ -22,6 +23,7 @@ struct Plane {
     prepare: Arc<FakePrepare>,
     forgotten: Arc<Mutex<Vec<u32>>>,
     reports: watch::Receiver<Report>,
+    registry: Registry,
     control: Control,
 }
 
@@ -52,17 +54,18 @@ impl Plane {
             clock: Clock::new(Instant::now()),
             first_wait_max,
         };
+        let registry = Registry::new();
         let ends = Ends {
             publisher,
             published: published.clone(),
             prepare: Arc::clone(&prepare) as Arc<dyn Prepare>,
             forget_slots: Box::new(move |slots| forget.lock().expect("no panic").extend_from_slice(slots)),
-            metrics: ControllerMetrics::default(),
+            metrics: ControllerMetrics::register(&registry).expect("registered once"),
             sleeps: mpsc::channel(SLEEPS_MAX).1,
         };
         let control = start(settings, ends).expect("threads");
         let reports = control.reports();
-        Self { manifests, policies, published, prepare, forgotten, reports, control }
+        Self { manifests, policies, published, prepare, forgotten, reports, registry, control }
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -251,6 +254,44 @@ async fn an_engine_whose_list_lacks_the_model_is_left_out_and_comes_back() {
     plane.until("left out", |report, snapshot| report.excluded.len() == 1 && urls(snapshot) == [A]).await;
     engine.answer("/v1/models", 200, r#"{"data":[{"id":"other"},{"id":"m"}]}"#);
     plane.until("back", |report, snapshot| report.excluded.is_empty() && urls(snapshot).len() == 2).await;
+    plane.end().await;
+}
+
+#[tokio::test]
+async fn a_cache_is_shown_by_what_the_engines_of_its_services_say() {
+    let engines = [FakeEngine::start().await, FakeEngine::start().await];
+    for (engine, hits) in engines.iter().zip([10, 50]) {
+        let page = format!(
+            "vllm:prefix_cache_hits_total {hits}\nvllm:prefix_cache_queries_total 100\nvllm:kv_cache_usage_perc 0.5\n\
+             vllm:cache_config_info{{num_gpu_blocks=\"60\",kv_cache_memory_bytes=\"None\"}} 1.0\n"
+        );
+        engine.answer("/metrics", 200, &page);
+    }
+    let urls = engines.each_ref().map(|engine| format!("http://127.0.0.1:{}", engine.port));
+    let with_cache =
+        |text: String| text.replace("\"modelName\"", "\"inferenceCacheRef\":\"c\",\"modelName\"");
+    let all = with_cache(service("s", &[&urls[0], &urls[1]]))
+        + &document("InferenceCache", "c", r#"{"modelName":"m"}"#)
+        + &document("InferenceCache", "unused", r#"{"modelName":"m"}"#)
+        + &gateway("g", "s", &[]);
+    let mut plane = Plane::start(|manifests, _| fs::write(manifests.join("all.yaml"), all).expect("written"));
+    plane.until("both engines", |_, snapshot| snapshot.endpoints.len() == 2).await;
+    let page = || TextEncoder::new().encode_to_string(&plane.registry.gather()).expect("a page");
+    let row = |name: &str, value: &str| {
+        format!("production_stack_cache_{name}{{namespace=\"default\",name=\"c\",model=\"m\"}} {value}\n")
+    };
+    let shown = async {
+        while !(page().contains(&row("hit_rate", "0.3")) && page().contains(&row("entries", "60"))) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(30), shown).await.is_ok(), "{}", page());
+    assert!(!page().contains("production_stack_cache_memory_bytes"), "what engines do not say is absent");
+    assert!(
+        page()
+            .contains("controller_runtime_reconcile_total{controller=\"configuration\",result=\"success\"}")
+    );
+    assert!(page().contains("production_stack_resources{kind=\"InferenceCache\"} 2"));
     plane.end().await;
 }
 

@@ -48,7 +48,7 @@ fn take(gather: &mut Gather, line: &[u8]) {
 }
 
 /// The labels behind an opening brace, up to the first thing that is none.
-fn labels(text: &[u8]) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
+pub(in crate::observe) fn labels(text: &[u8]) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
     let mut labels = Vec::new();
     let mut rest = text;
     while labels.len() < LABELS_MAX {

@@ -120,6 +120,7 @@ fn the_page_of_a_real_engine_is_read() {
     assert_eq!((reading.queued, reading.running, reading.kv_usage), (Some(0.0), Some(0.0), Some(0.0)));
     assert_eq!((reading.prefix_hits, reading.prefix_queries), (Some(736.0), Some(1525.0)));
     assert_eq!(reading.prefix_hit_rate, Some(736.0 / 1525.0));
+    assert_eq!((reading.kv_blocks, reading.kv_bytes), (Some(60.0), Some(1_073_741_824.0)));
 }
 
 #[test]
