@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds what the cluster suite runs beside the gateway: `binaries.sh [controlplane|tools|promtool|definitions]...`, all
+# Builds what the cluster suite runs beside the gateway: `binaries.sh [controlplane|tools|promtool|registry|definitions]...`, all
 # without arguments. Each Go module below this folder becomes .cache/cluster/<module>-<hash of its files>/, built once and kept;
 # .cache/cluster/bin/ links to what is current. Only the binaries are kept: the build cache is Go's own.
 #
@@ -80,6 +80,10 @@ promtool() {
     GO_TAGS=remove_all_sd build promtool promtool=github.com/prometheus/prometheus/cmd/promtool
 }
 
+registry() {
+    build registry registry=.
+}
+
 # Definitions of other projects whose kinds the chart makes: .cache/cluster/definitions/.
 definitions() {
     local module=github.com/prometheus-operator/prometheus-operator version=v0.85.0 kind
@@ -96,5 +100,5 @@ definitions() {
     chmod -R u+w "$making" && mv "$making" "$cache/definitions"
 }
 
-[ $# -gt 0 ] || set -- tools promtool definitions controlplane
+[ $# -gt 0 ] || set -- tools promtool registry definitions controlplane
 for target in "$@"; do "$target"; done

@@ -93,6 +93,7 @@ impl Prepare for FakePrepare {
             },
             PolicySource::Builtin(name) => name.to_string(),
             PolicySource::Bytes { .. } => "bytes".to_owned(),
+            PolicySource::Oci { image, .. } => image.to_string(),
         };
         if text.starts_with("bad") {
             return failed("InvalidComponent", "it is no component");

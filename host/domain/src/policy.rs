@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
+use crate::image::{Image, PullSecret};
 use crate::name::PolicyName;
 use crate::pool::{Chain, Pool};
 use crate::request::{Fleet, RequestView};
@@ -35,6 +36,13 @@ pub enum PolicySource {
         origin: Arc<str>,
         /// The component.
         bytes: Arc<[u8]>,
+    },
+    /// An artifact in a registry. It has a digest, or the entry names the component's own.
+    Oci {
+        /// Which one.
+        image: Image,
+        /// Credentials of the registry. `None`: anonymous.
+        pull_secret: Option<PullSecret>,
     },
 }
 

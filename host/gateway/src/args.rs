@@ -100,6 +100,15 @@ pub(crate) struct ServeArgs {
     /// Most policy instances kept, over all workers
     #[arg(long, value_name = "N", default_value_t = 8_192)]
     pub(crate) policy_instances: usize,
+    /// Directory that keeps policies from registries over restarts [default: memory only]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) policy_cache_dir: Option<PathBuf>,
+    /// Registries that policies may come from, comma-separated: a host, or the beginning of host/repository [default: any]
+    #[arg(long, value_name = "REGISTRY,…", value_delimiter = ',')]
+    pub(crate) policy_registry: Vec<Box<str>>,
+    /// Registries (host:port) that are asked without TLS, comma-separated; loopback always is
+    #[arg(long, value_name = "REGISTRY,…", value_delimiter = ',')]
+    pub(crate) policy_insecure_registry: Vec<Box<str>>,
     /// Memory of the prefix index, bytes
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     pub(crate) prefix_index_bytes: usize,

@@ -13,7 +13,7 @@ use domain::admission::BodyBytes;
 use domain::prefix::PrefixIndex;
 use domain::published::{Published, published};
 use domain::sleep::SleepNote;
-use policy::{Library, Options};
+use policy::{FetchOptions, Library, Options};
 use prometheus::Registry;
 use proxy::metrics::{Board, Collector};
 use proxy::respond::Dialect;
@@ -64,6 +64,12 @@ impl Running {
             workers,
             instances: u32::try_from(args.policy_instances).unwrap_or(u32::MAX),
             directory: args.policy_dir.clone(),
+            fetch: FetchOptions {
+                cache: args.policy_cache_dir.clone(),
+                registries: args.policy_registry.clone(),
+                insecure: args.policy_insecure_registry.clone(),
+                ..FetchOptions::default()
+            },
             ..Options::default()
         })?);
         let index = Arc::new(PrefixIndex::new(args.prefix_index_bytes));

@@ -21,11 +21,14 @@ use wasmtime::component::{HasSelf, Linker};
 use crate::bindings::RoutingPolicy;
 use crate::engine;
 use crate::evaluate::Evaluator;
+use crate::fetch::{Desk, FetchOptions, Fetcher, Order};
 use crate::host_state::{HostState, PolicyLog};
 use crate::inspect::refuse;
 use crate::instance::Recipe;
 use crate::probe;
 use crate::ready::{Compiled, Ready};
+
+use source::Whereabouts;
 
 pub use source::digest;
 pub(crate) use source::{embedded, read_file};
@@ -51,6 +54,8 @@ pub struct Options {
     pub directory: PathBuf,
     /// How long one component may compile. Default [`COMPILE_DEADLINE_DEFAULT`].
     pub compile_deadline: Duration,
+    /// Which registries may be asked, and where their answers are kept.
+    pub fetch: FetchOptions,
 }
 
 impl Default for Options {
@@ -60,6 +65,7 @@ impl Default for Options {
             instances: INSTANCES_DEFAULT,
             directory: PathBuf::from("."),
             compile_deadline: COMPILE_DEADLINE_DEFAULT,
+            fetch: FetchOptions::default(),
         }
     }
 }
@@ -82,6 +88,8 @@ pub struct Library {
     compiler: Sender<compile::Message>,
     prober: Sender<Probe>,
     threads: Vec<JoinHandle<()>>,
+    /// Started with the first component that comes from a registry.
+    fetcher: Mutex<Option<Fetcher>>,
 }
 
 struct Shared {
@@ -151,7 +159,7 @@ impl Library {
             spawn_compiler(&shared, compile_messages, compiler.clone(), prober.clone())?,
             spawn_prober(&shared, probes)?,
         ];
-        Ok(Self { shared, compiler, prober, threads })
+        Ok(Self { shared, compiler, prober, threads, fetcher: Mutex::new(None) })
     }
 
     /// Prepares a policy and waits for the end, for the command line and tests.
@@ -184,14 +192,34 @@ impl Library {
         }
     }
 
+    /// Begins to get a component from a registry.
+    fn fetch(&self, order: Order) -> Result<(), PrepareFailure> {
+        let mut fetcher = self.fetcher.lock().unwrap_or_else(PoisonError::into_inner);
+        if fetcher.is_none() {
+            let desk = Arc::clone(&self.shared) as Arc<dyn Desk>;
+            let started = Fetcher::start(&self.shared.options.fetch, desk);
+            *fetcher = Some(started.map_err(|error| {
+                refuse("FetchFailed", format!("no thread to fetch on: {error}"), "raise the limit on threads")
+            })?);
+        }
+        if let Some(fetcher) = &*fetcher {
+            fetcher.order(order);
+        }
+        Ok(())
+    }
+
     fn instances_per_worker(&self) -> usize {
         self.shared.options.instances as usize / self.shared.options.workers.max(1)
     }
 
     /// State of a spec; whatever is missing is begun.
     fn advance(&self, tables: &mut Tables, spec: &EntrySpec) -> State<Ready> {
-        let (digest, bytes) = match tables.digest(spec) {
-            Ok(known) => known,
+        let (digest, bytes) = match tables.look(spec) {
+            Ok(Whereabouts::Here(digest, bytes)) => (digest, bytes),
+            Ok(Whereabouts::Ordered(order)) => {
+                let begun = order.map_or(Ok(()), |order| self.fetch(order));
+                return begun.map_or_else(State::Failed, |()| State::Pending);
+            }
             Err(failure) => return State::Failed(failure),
         };
         let key = Key::of(spec, digest);
@@ -261,17 +289,19 @@ impl Drop for Library {
 }
 
 impl Tables {
-    /// Digest of a spec's component, checked against the one expected.
-    fn digest(&mut self, spec: &EntrySpec) -> Result<(Digest, Option<source::Bytes>), PrepareFailure> {
-        let (digest, bytes) = self.sources.digest(spec)?;
-        match &spec.sha256 {
-            Some(expected) if !expected.eq_ignore_ascii_case(&digest.to_string()) => Err(refuse(
+    /// Where a spec's component is, its digest checked against the one expected.
+    fn look(&mut self, spec: &EntrySpec) -> Result<Whereabouts, PrepareFailure> {
+        let found = self.sources.look(spec)?;
+        if let (Whereabouts::Here(digest, _), Some(expected)) = (&found, &spec.sha256)
+            && !expected.eq_ignore_ascii_case(&digest.to_string())
+        {
+            return Err(refuse(
                 "DigestMismatch",
                 format!("its SHA-256 is {digest}, expected was {expected}"),
                 "put the right component in its place, or correct `sha256`",
-            )),
-            _ => Ok((digest, bytes)),
+            ));
         }
+        Ok(found)
     }
 
     fn retain(&mut self, live: &[Arc<EntrySpec>]) {
@@ -377,6 +407,23 @@ impl Shared {
         let wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(wake) = wake {
             wake();
+        }
+    }
+}
+
+impl Desk for Shared {
+    fn is_wanted(&self, id: u64) -> bool {
+        self.tables().sources.is_wanted(id)
+    }
+
+    fn deliver(&self, id: u64, result: Result<Arc<[u8]>, PrepareFailure>) {
+        if let Err(failure) = &result {
+            tracing::debug!(%failure, "a component is not here yet");
+        }
+        // Hashed before the tables are taken: that takes a while.
+        let result = result.map(|bytes| (digest(&bytes), bytes));
+        if self.tables().sources.deliver(id, result) {
+            self.wake();
         }
     }
 }

@@ -6,6 +6,7 @@ mod discovery;
 mod edit;
 mod leader;
 mod load;
+mod registry;
 mod rights;
 mod samples;
 mod scale;

@@ -39,7 +39,7 @@ impl PolicyFiles {
         let files: BTreeSet<PathBuf> = specs
             .filter_map(|spec| match &spec.source {
                 PolicySource::File(path) => Some(self.directory.join(path)),
-                PolicySource::Builtin(_) | PolicySource::Bytes { .. } => None,
+                PolicySource::Builtin(_) | PolicySource::Bytes { .. } | PolicySource::Oci { .. } => None,
             })
             .collect();
         self.prints.retain(|file, _| files.contains(file));

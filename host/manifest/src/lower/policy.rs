@@ -3,6 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use domain::image::{Image, PullSecret};
 use domain::name::{ObjectName, PolicyName};
 use domain::policy::{EntrySpec, FailureMode, Mode, PolicyLimits, PolicySource};
 use serde_json::Value;
@@ -11,8 +12,12 @@ use super::Lowering;
 use super::chain::{canonical, failure_mode, is_not_yet};
 use super::report::About;
 use crate::kind::inference_service::KeyRef;
+use crate::kind::routing_policy::OciSource;
 use crate::kind::{RoutingPolicy, RoutingPolicySpec};
 use crate::object::Kind;
+
+/// Where a Secret of type `kubernetes.io/dockerconfigjson` holds its credentials.
+const DOCKER_CONFIG_KEY: &str = ".dockerconfigjson";
 
 /// A policy that was found.
 #[derive(Clone, Debug, PartialEq)]
@@ -171,10 +176,8 @@ impl Lowering<'_> {
             return self.policy_bytes(&about, "spec.source.configMapRef", Kind::ConfigMap, to);
         } else if let Some(to) = &source.secret_ref {
             return self.policy_bytes(&about, "spec.source.secretRef", Kind::Secret, to);
-        } else {
-            let message = "this version does not fetch policies from registries";
-            let remedy = "use file, or configMapRef for components up to 1 MiB";
-            self.report.error(bundle, &about, "spec.source.oci", "NotImplemented", message, remedy);
+        } else if let Some(oci) = &source.oci {
+            return self.policy_artifact(&about, oci, spec.sha256.is_some());
         }
         None
     }
@@ -201,6 +204,34 @@ impl Lowering<'_> {
         }
         let origin = format!("{} {}/{} key {}", kind.as_str(), about.name().namespace, to.name, to.key);
         Some(PolicySource::Bytes { origin: origin.into(), bytes: Arc::clone(&value.bytes) })
+    }
+
+    fn policy_artifact(&mut self, about: &About, oci: &OciSource, has_sha256: bool) -> Option<PolicySource> {
+        let field = "spec.source.oci.image";
+        let image = match Image::parse(&oci.image) {
+            Ok(image) if image.digest.is_some() || has_sha256 => image,
+            Ok(_) => {
+                let message = "an image without a digest could become another at any time";
+                let remedy = "append @sha256:… of the manifest, or set spec.sha256 to that of the component";
+                self.report.error(self.bundle, about, field, "InvalidSource", message, remedy);
+                return None;
+            }
+            Err(why) => {
+                let message = format!("{:?} {why}", oci.image);
+                let remedy = "write registry/repository@sha256:…";
+                self.report.error(self.bundle, about, field, "InvalidSource", message, remedy);
+                return None;
+            }
+        };
+        let pull_secret = match &oci.pull_secret_ref {
+            None => None,
+            Some(to) => {
+                let to = KeyRef { name: to.name.clone(), key: DOCKER_CONFIG_KEY.to_owned() };
+                let held = self.key(about, "spec.source.oci.pullSecretRef", Kind::Secret, &to)?;
+                Some(PullSecret(Arc::clone(&held.bytes)))
+            }
+        };
+        Some(PolicySource::Oci { image, pull_secret })
     }
 
     fn policy_limits(&mut self, name: &ObjectName, spec: &RoutingPolicySpec) -> PolicyLimits {

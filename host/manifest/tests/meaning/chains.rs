@@ -162,7 +162,14 @@ fn policies_come_from_the_same_namespace_and_from_one_source() {
         ("{builtin: nope}", "", "spec.source.builtin", "PolicyNotFound"),
         ("{}", "", "spec.source", "InvalidSource"),
         ("{builtin: a, file: b}", "", "spec.source", "InvalidSource"),
-        ("{oci: {image: 'r/p@sha256:1'}}", "", "spec.source.oci", "NotImplemented"),
+        ("{oci: {image: 'r/p@sha256:1'}}", "", "spec.source.oci.image", "InvalidSource"),
+        ("{oci: {image: 'r.example/p:1'}}", "", "spec.source.oci.image", "InvalidSource"),
+        (
+            "{oci: {image: 'r.example/p@sha256:0000000000000000000000000000000000000000000000000000000000000000', pullSecretRef: {name: d}}}",
+            "",
+            "spec.source.oci.pullSecretRef",
+            "ReferenceNotFound",
+        ),
     ] {
         let (entry, findings) = found(source, more);
         assert_eq!(entry, None, "{source}");
@@ -172,6 +179,30 @@ fn policies_come_from_the_same_namespace_and_from_one_source() {
             ["error InferenceGateway default/g spec.routeStrategy PolicyNotFound".to_owned(), own]
         );
     }
+}
+
+#[test]
+fn a_policy_from_a_registry_is_pinned_and_carries_its_credentials() {
+    let zeros = "0".repeat(64);
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: pull}\ndata: {.dockerconfigjson: e30=}\n";
+    let found = |spec: &str| {
+        let policy = format!(
+            "apiVersion: production-stack.vllm.ai/v1alpha1\nkind: RoutingPolicy\nmetadata: {{name: p}}\nspec: {spec}\n---\n{secret}"
+        );
+        let lowered = of("  routeStrategy: p\n", &policy);
+        assert_eq!(serious(&lowered), [""; 0]);
+        route(gateway(&lowered, "g"), "m").chain[0].clone()
+    };
+    let image = format!("r.example/team/p@sha256:{zeros}");
+    let entry = found(&format!("{{source: {{oci: {{image: '{image}', pullSecretRef: {{name: pull}}}}}}}}"));
+    let PolicySource::Oci { image: read, pull_secret: Some(secret) } = &entry.source else {
+        panic!("{entry:?}")
+    };
+    assert_eq!((read.to_string(), &*secret.0), (image, &b"{}"[..]));
+    assert!(!format!("{entry:?}").contains("123, 125"), "credentials are not shown");
+    let entry = found(&format!("{{sha256: '{zeros}', source: {{oci: {{image: 'r.example/p:1'}}}}}}"));
+    assert!(matches!(&entry.source, PolicySource::Oci { pull_secret: None, .. }));
+    assert_eq!(entry.sha256.as_deref(), Some(&*zeros));
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! Where components come from: the binary itself, files, and bytes from configuration.
+//! Where components come from: the binary itself, files, bytes from configuration, and registries.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::ops::Deref;
@@ -8,10 +8,12 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use domain::image::{Image, PullSecret};
 use domain::policy::{Digest, EntrySpec, PolicySource, PrepareFailure};
 use sha2::{Digest as _, Sha256};
 
 use crate::builtin;
+use crate::fetch::Order;
 use crate::inspect::{COMPONENT_BYTES_MAX, refuse};
 
 /// A file this young when it was read may be written again without its times changing: it is read again next time.
@@ -39,6 +41,33 @@ pub fn digest(component: &[u8]) -> Digest {
     Digest(Sha256::digest(component).into())
 }
 
+/// What is known of a component's whereabouts.
+pub(crate) enum Whereabouts {
+    /// Its digest; and its bytes, where they had to be read to know it.
+    Here(Digest, Option<Bytes>),
+    /// On its way from a registry. It has to be ordered first if there is an order.
+    Ordered(Option<Order>),
+}
+
+/// What makes two artifacts one.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Artifact {
+    image: Image,
+    pull_secret: Option<PullSecret>,
+    sha256: Option<Arc<str>>,
+}
+
+/// What came of an order.
+pub(crate) type Delivery = Result<(Digest, Arc<[u8]>), PrepareFailure>;
+
+/// An artifact that was ordered.
+struct Fetched {
+    /// Number of the order.
+    id: u64,
+    /// What came of it so far; `None`: nothing yet.
+    result: Option<Delivery>,
+}
+
 /// What is known of the sources that live specs name. Reading is bounded by the size of a component; nothing is read that
 /// did not change.
 #[derive(Default)]
@@ -48,6 +77,8 @@ pub(crate) struct Sources {
     files: HashMap<PathBuf, File>,
     /// By address; the bytes are held, so that the address stays theirs.
     shared: HashMap<usize, (Arc<[u8]>, Digest)>,
+    artifacts: HashMap<Artifact, Fetched>,
+    orders: u64,
 }
 
 struct File {
@@ -72,22 +103,43 @@ impl Sources {
         Self { root: std::path::absolute(&root).unwrap_or(root), ..Self::default() }
     }
 
-    /// Digest of the component as it is now; and its bytes, where they had to be read to know it.
-    pub(crate) fn digest(&mut self, spec: &EntrySpec) -> Result<(Digest, Option<Bytes>), PrepareFailure> {
-        match &spec.source {
+    /// Digest of the component as it is now.
+    pub(crate) fn look(&mut self, spec: &EntrySpec) -> Result<Whereabouts, PrepareFailure> {
+        let (digest, bytes) = match &spec.source {
             PolicySource::Builtin(name) => {
                 let (name, bytes) = embedded(name.as_str())?;
                 let digest = *self.embedded.entry(name).or_insert_with(|| digest(bytes));
-                Ok((digest, Some(Bytes::Embedded(bytes))))
+                (digest, Some(Bytes::Embedded(bytes)))
             }
             PolicySource::Bytes { bytes, .. } => {
                 check_size(bytes.len() as u64)?;
                 let known = self.shared.entry(bytes.as_ptr() as usize);
                 let (_, digest) = known.or_insert_with(|| (Arc::clone(bytes), digest(bytes)));
-                Ok((*digest, Some(Bytes::Shared(Arc::clone(bytes)))))
+                (*digest, Some(Bytes::Shared(Arc::clone(bytes))))
             }
-            PolicySource::File(path) => self.file(path),
-        }
+            PolicySource::File(path) => self.file(path)?,
+            PolicySource::Oci { .. } => return self.artifact(spec),
+        };
+        Ok(Whereabouts::Here(digest, bytes))
+    }
+
+    /// What came of an order. Whether that is news to anybody.
+    pub(crate) fn deliver(&mut self, id: u64, result: Result<(Digest, Arc<[u8]>), PrepareFailure>) -> bool {
+        let Some(fetched) = self.artifacts.values_mut().find(|fetched| fetched.id == id) else {
+            return false;
+        };
+        let failure = |result: &Option<Delivery>| match result {
+            Some(Err(failure)) => Some(failure.clone()),
+            _ => None,
+        };
+        let before = failure(&fetched.result);
+        fetched.result = Some(result);
+        before.is_none() || before != failure(&fetched.result)
+    }
+
+    /// Whether an order is still waited for.
+    pub(crate) fn is_wanted(&self, id: u64) -> bool {
+        self.artifacts.values().any(|fetched| fetched.id == id)
     }
 
     /// Digest of the component when it was last looked at.
@@ -98,6 +150,10 @@ impl Sources {
                 self.shared.get(&(bytes.as_ptr() as usize)).map(|(_, digest)| *digest)
             }
             PolicySource::File(path) => self.files.get(path).map(|file| file.digest),
+            PolicySource::Oci { .. } => match &self.artifacts.get(&Artifact::of(spec)?)?.result {
+                Some(Ok((digest, _))) => Some(*digest),
+                _ => None,
+            },
         }
     }
 
@@ -106,9 +162,11 @@ impl Sources {
         if let PolicySource::File(path) = &spec.source {
             self.files.remove(path);
         }
-        match self.digest(spec)? {
-            (digest, Some(bytes)) => Ok((digest, bytes)),
-            (digest, None) => Err(refuse("FetchFailed", format!("component {digest:.12} is gone"), "")),
+        match self.look(spec)? {
+            Whereabouts::Here(digest, Some(bytes)) => Ok((digest, bytes)),
+            Whereabouts::Here(_, None) | Whereabouts::Ordered(_) => {
+                Err(refuse("FetchFailed", format!("the component of {} is gone", spec.name), ""))
+            }
         }
     }
 
@@ -119,6 +177,26 @@ impl Sources {
         self.shared.retain(|_, (held, _)| {
             is_live(&|source| matches!(source, PolicySource::Bytes { bytes, .. } if Arc::ptr_eq(bytes, held)))
         });
+        let wanted: HashSet<Artifact> = live.iter().filter_map(|spec| Artifact::of(spec)).collect();
+        self.artifacts.retain(|artifact, _| wanted.contains(artifact));
+    }
+
+    fn artifact(&mut self, spec: &EntrySpec) -> Result<Whereabouts, PrepareFailure> {
+        let Some(artifact) = Artifact::of(spec) else { return Ok(Whereabouts::Ordered(None)) };
+        if let Some(known) = self.artifacts.get(&artifact) {
+            return match &known.result {
+                None => Ok(Whereabouts::Ordered(None)),
+                Some(Ok((digest, bytes))) => {
+                    Ok(Whereabouts::Here(*digest, Some(Bytes::Shared(Arc::clone(bytes)))))
+                }
+                Some(Err(failure)) => Err(failure.clone()),
+            };
+        }
+        self.orders += 1;
+        let Artifact { image, pull_secret, sha256 } = artifact.clone();
+        let order = Order { id: self.orders, image, pull_secret, sha256 };
+        self.artifacts.insert(artifact, Fetched { id: self.orders, result: None });
+        Ok(Whereabouts::Ordered(Some(order)))
     }
 
     fn file(&mut self, path: &Path) -> Result<(Digest, Option<Bytes>), PrepareFailure> {
@@ -137,6 +215,14 @@ impl Sources {
             stamp.modified.and_then(|modified| modified.elapsed().ok()).is_some_and(|age| age > SETTLED);
         self.files.insert(path.to_owned(), File { stamp, settled, digest });
         Ok((digest, Some(Bytes::Shared(bytes))))
+    }
+}
+
+impl Artifact {
+    fn of(spec: &EntrySpec) -> Option<Self> {
+        let PolicySource::Oci { image, pull_secret } = &spec.source else { return None };
+        let sha256 = spec.sha256.clone();
+        Some(Self { image: image.clone(), pull_secret: pull_secret.clone(), sha256 })
     }
 }
 
