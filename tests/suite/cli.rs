@@ -197,7 +197,7 @@ async fn bad_flags_end_with_a_usage_error() {
     let directory = tempfile::tempdir().unwrap();
     let manifests = text(directory.path());
     let cases: [(&[&str], &str); 6] = [
-        (&["serve"], "--manifests"),
+        (&["serve", "--manifests"], "--manifests"),
         (&["serve", "--bogus"], "--bogus"),
         (&["serve", "--manifests", manifests, "--listen", "nowhere"], "nowhere"),
         (&["serve", "--manifests", manifests, "--workers", "0"], "--workers"),
