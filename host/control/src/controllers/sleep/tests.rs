@@ -33,7 +33,8 @@ fn start() -> Rig {
 impl Rig {
     /// The next request: method, path, body; and its answer.
     async fn answer(&mut self, status: u16) -> (Method, String, Value) {
-        let (request, send) = self.api.next_request().await.expect("a request");
+        let next = tokio::time::timeout(Duration::from_secs(60), self.api.next_request()).await;
+        let (request, send) = next.expect("asked within a minute").expect("a request");
         let (head, body) = request.into_parts();
         let body = body.collect().await.expect("a body").to_bytes();
         let answer = match status {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -46,6 +47,8 @@ struct State {
     watches: Vec<Watch>,
     /// Status code that every request for a plural gets, or every watch of it (`watch plural`).
     refused: BTreeMap<String, u16>,
+    /// How long requests for a plural take.
+    waits: BTreeMap<String, Duration>,
     log: Vec<String>,
 }
 
@@ -94,6 +97,7 @@ impl FakeApi {
             history: Vec::new(),
             watches: Vec::new(),
             refused: BTreeMap::new(),
+            waits: BTreeMap::new(),
             log: Vec::new(),
         };
         let fake = Self { state: Arc::new(Mutex::new(state)) };
@@ -103,7 +107,14 @@ impl FakeApi {
             while let Some((request, respond)) = requests.next_request().await {
                 let mood = server.state().mood;
                 match mood {
-                    Mood::Well => respond.send_response(server.answer(&request)),
+                    Mood::Well => {
+                        let server = server.clone();
+                        tokio::spawn(async move {
+                            let wait = server.wait(&request);
+                            tokio::time::sleep(wait).await;
+                            respond.send_response(server.answer(&request));
+                        });
+                    }
                     Mood::Away => respond.send_error(std::io::Error::other("connection refused")),
                     Mood::Silent => unanswered.push(respond),
                 }
@@ -128,6 +139,16 @@ impl FakeApi {
             Some(status) => state.refused.insert(plural.to_owned(), status),
             None => state.refused.remove(plural),
         };
+    }
+
+    /// Makes requests for a plural take so long.
+    pub(crate) fn slow_down(&self, plural: &str, wait: Duration) {
+        self.state().waits.insert(plural.to_owned(), wait);
+    }
+
+    fn wait(&self, request: &Request<Body>) -> Duration {
+        let selection = Selection::of(request.uri().path(), "");
+        self.state().waits.get(&selection.plural).copied().unwrap_or_default()
     }
 
     /// Creates or replaces an object. Watches hear of it.

@@ -334,6 +334,7 @@ async fn a_secret_is_read_only_where_it_is_named_and_comes_with_its_service() {
     assert_eq!(rig.next().await.0, ["+InferenceService ns/s", "+Secret ns/token"]);
     let asked: Vec<String> = rig.api.take_log().into_iter().filter(|line| line.contains("secrets")).collect();
     assert_eq!(asked, ["list /api/v1/namespaces/ns/secrets", "watch /api/v1/namespaces/ns/secrets"]);
+    rig.api.slow_down("secrets", HELD_MAX / 2);
     rig.api.apply("inferenceservices", guarded("s", "other"));
     let all = ["+InferenceService ns/s", "+Secret ns/other", "-Secret ns/token"];
     let mut changes = rig.next().await.0;
