@@ -145,6 +145,8 @@ async fn idle_replicas_write_nothing_but_the_lease() {
         };
         place.until_within("StaticRoute", route, Duration::from_secs(60), dead).await;
     }
+    // The last policies may still be compiling, which status tells when they are done.
+    place.condition("InferenceGateway", "llm-gateway", "PolicyProgrammed", "True").await;
     let idle = std::env::var("WICKETGATE_IDLE_SECONDS")
         .map_or(IDLE, |text| Duration::from_secs(text.parse().expect("seconds")));
     until_quiet(&place).await;
@@ -172,7 +174,7 @@ fn writes(place: &Place) -> usize {
 async fn until_quiet(place: &Place) {
     until("writes settle", || async {
         let before = writes(place);
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        tokio::time::sleep(Duration::from_secs(8)).await;
         (writes(place) == before).then_some(())
     })
     .await;
