@@ -41,7 +41,10 @@ pub(super) enum Credentials {
 /// # Errors
 /// What is wrong with the text; it is never quoted.
 pub(super) fn credentials(text: &[u8], image: &Image) -> Result<Option<Credentials>, &'static str> {
-    let config: Config = serde_json::from_slice(text).map_err(|_| "it is no JSON with an object `auths`")?;
+    const NO_OBJECT: &str = "it is no JSON with an object `auths`";
+    // A list would pass too: serde takes one for the fields in order.
+    let is_object = text.trim_ascii_start().first() == Some(&b'{');
+    let config: Config = is_object.then(|| serde_json::from_slice(text).ok()).flatten().ok_or(NO_OBJECT)?;
     let wanted = format!("{}/{}/", hub(&image.registry), image.repository);
     let fits = |key: &str| {
         let key = key.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
