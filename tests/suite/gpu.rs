@@ -127,8 +127,8 @@ async fn new_prompts_go_to_the_idle_gpu_and_known_ones_stay_until_their_engine_i
     for _ in 0..10 {
         assert_eq!(ask(&gateway, &known).await, a, "its cache is worth more than the other's idle GPU");
     }
-    engines[0].set_metrics(engine_page(0.95, 0));
-    shown(&gateway, &format!("wicketgate_engine_kv_usage_ratio{{server=\"{}\"}}", engines[0].url()), 0.95)
+    engines[0].set_metrics(engine_page(0.96875, 0));
+    shown(&gateway, &format!("wicketgate_engine_kv_usage_ratio{{server=\"{}\"}}", engines[0].url()), 0.96875)
         .await;
     for _ in 0..10 {
         assert_eq!(ask(&gateway, &known).await, b, "the engine that holds it is full");
