@@ -14,7 +14,7 @@ TEST ?=
 # What cargo puts before each test binary of the suite: a network of its own (see tests/cluster/inside.sh).
 INSIDE = CARGO_TARGET_$(shell rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)_RUNNER="$(abspath tests/cluster/inside.sh)"
 
-.PHONY: help demo test test-core test-cluster check bench build policies manifests fmt python clean-cache
+.PHONY: help demo test test-core test-cluster test-scale check bench build policies manifests fmt python clean-cache
 
 help: ## What there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -35,7 +35,7 @@ check: policies ## Format, lint, unit tests: the inner loop
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) test --workspace --exclude tests --exclude cluster
 
-test: test-core test-cluster ## Everything
+test: test-core test-cluster ## Everything but the load of test-scale
 
 test-core: check python ## Everything that needs no cluster
 	$(CARGO) test --manifest-path policies/Cargo.toml --workspace
@@ -48,10 +48,14 @@ test-cluster: policies ## The gateway on a real API server, which is built once 
 	$(CARGO) test -p cluster --no-run
 ifeq ($(TEST),)
 	$(INSIDE) $(CARGO) test -p cluster -- --test-threads=4 --skip scale::
-	$(INSIDE) $(CARGO) test -p cluster --test suite -- --test-threads=1 scale::
 else
 	$(INSIDE) $(CARGO) test -p cluster -- --test-threads=4 $(TEST)
 endif
+
+test-scale: policies ## 1,000 routes and 10,000 endpoints on a real API server; wants an optimised gateway
+	tests/cluster/binaries.sh
+	$(CARGO) build --release --bin wicketgate
+	$(INSIDE) WICKETGATE_BIN=$(abspath target/release/wicketgate) $(CARGO) test -p cluster --test suite -- --test-threads=1 scale::
 
 python: $(VENV)/ready ## The pinned clients and servers that the suite runs (openai, llama.cpp's server)
 
