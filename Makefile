@@ -14,6 +14,9 @@ TEST ?=
 # What cargo puts before each test binary of the suite: a network of its own (see tests/cluster/inside.sh).
 INSIDE = CARGO_TARGET_$(shell rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)_RUNNER="$(abspath tests/cluster/inside.sh)"
 
+# Every cargo command below selects the whole workspace: `-p` would choose other features for what crates share, and compile
+# wasmtime, kube and a hundred others once more.
+
 .PHONY: help demo test test-core test-cluster test-scale check bench build policies manifests fmt python clean-cache
 
 help: ## What there is
@@ -26,7 +29,7 @@ build: policies ## Build the release binary: target/release/wicketgate
 	$(CARGO) build --release --bin wicketgate
 
 demo: policies ## The main job: a trace through the gateway over simulated engines (TRACE=FILE, KEEP=1)
-	$(CARGO) build --release -p gateway -p demo
+	$(CARGO) build --release --bin wicketgate --bin demo
 	target/release/demo --gateway target/release/wicketgate $(if $(TRACE),--trace $(TRACE)) $(if $(KEEP),--keep) $(DEMO_FLAGS)
 
 check: policies ## Format, lint, unit tests: the inner loop
@@ -40,22 +43,22 @@ test: test-core test-cluster ## Everything but the load of test-scale
 test-core: check python ## Everything that needs no cluster
 	$(CARGO) test --manifest-path policies/Cargo.toml --workspace
 	$(CARGO) build --bin wicketgate
-	WICKETGATE_PYTHON=$(abspath $(VENV))/bin/python $(CARGO) test -p tests
+	WICKETGATE_PYTHON=$(abspath $(VENV))/bin/python $(CARGO) test --workspace --test suite
 
 test-cluster: policies ## The gateway on a real API server, which is built once from Go modules (TEST=NAME)
 	tests/cluster/binaries.sh
 	$(CARGO) build --bin wicketgate
-	$(CARGO) test -p cluster --no-run
+	$(CARGO) test --workspace --test cluster --test charts --no-run
 ifeq ($(TEST),)
-	$(INSIDE) $(CARGO) test -p cluster -- --test-threads=4 --skip scale::
+	$(INSIDE) $(CARGO) test --workspace --test cluster --test charts -- --test-threads=4 --skip scale::
 else
-	$(INSIDE) $(CARGO) test -p cluster -- --test-threads=4 $(TEST)
+	$(INSIDE) $(CARGO) test --workspace --test cluster --test charts -- --test-threads=4 $(TEST)
 endif
 
 test-scale: policies ## 1,000 routes and 10,000 endpoints on a real API server; wants an optimised gateway
 	tests/cluster/binaries.sh
 	$(CARGO) build --release --bin wicketgate
-	$(INSIDE) WICKETGATE_BIN=$(abspath target/release/wicketgate) $(CARGO) test -p cluster --test suite -- --test-threads=1 scale::
+	$(INSIDE) WICKETGATE_BIN=$(abspath target/release/wicketgate) $(CARGO) test --workspace --test cluster -- --test-threads=1 scale::
 
 python: $(VENV)/ready ## The pinned clients and servers that the suite runs (openai, llama.cpp's server)
 
@@ -65,8 +68,8 @@ $(VENV)/ready: tests/requirements.txt
 	touch $@
 
 bench: policies ## Criterion, the whole beside nginx, routing in virtual time (see docs/benchmarks.md)
-	$(CARGO) build --release -p gateway -p bench
-	$(CARGO) bench -p bench
+	$(CARGO) build --release --bin wicketgate --bin bench
+	$(CARGO) bench --workspace --bench parts
 	target/release/bench all --gateway target/release/wicketgate
 
 manifests: ## Print the definitions into crds/ and write the copies in charts/ and deploy/

@@ -23,6 +23,10 @@ use proxy::intake::scan::scan;
 #[path = "../src/routing/pool.rs"]
 mod pool;
 
+// What the gateway allocates with.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const SIZES: [usize; 4] = [8, 64, 512, 4_096];
 const NOW_MS: u64 = 1_000;
 const CHAINS: [&[pool::Link]; 7] = [
@@ -121,7 +125,8 @@ fn lowering(criterion: &mut Criterion) {
         std::thread::sleep(Duration::from_millis(10));
         core.apply([Input::Policies], &library);
     }
-    let slices = [1, 0].map(|shift| changes(&slice(SERVICES / 2, shift)));
+    let slices = [0, 1].map(|shift| changes(&slice(SERVICES / 2, shift)));
+    // The first applied is the one that is not in force.
     let mut turn = 0;
     criterion.bench_function("one endpoint of 10,000 changes: next snapshot", |bencher| {
         bencher.iter(|| {
@@ -168,7 +173,7 @@ fn picks(criterion: &mut Criterion) {
     let library = Library::new(Options::default()).unwrap();
     for chain in CHAINS {
         let names: Vec<&str> = chain.iter().map(|(name, _)| *name).collect();
-        let entries = pool::entries(&library, chain).unwrap();
+        let entries = pool::entries(&library, chain, &[]).unwrap();
         for len in SIZES {
             let pool = pool::pool(len, entries.clone());
             load(&pool);
@@ -206,7 +211,7 @@ fn pick(criterion: &mut Criterion, (name, library): (&str, &Library), pool: &Poo
 
 fn gathers(criterion: &mut Criterion) {
     let library = Library::new(Options::default()).unwrap();
-    let entries = pool::entries(&library, CHAINS[6]).unwrap();
+    let entries = pool::entries(&library, CHAINS[6], &[]).unwrap();
     for len in [64, 4_096] {
         let pool = pool::pool(len, entries.clone());
         load(&pool);
@@ -221,7 +226,7 @@ fn gathers(criterion: &mut Criterion) {
 /// The first decision of a worker for a pool: instance, configuration and the pool's endpoints included.
 fn instantiation(criterion: &mut Criterion) {
     let library = Library::new(Options::default()).unwrap();
-    let entries = pool::entries(&library, &[("prefix-hash", "{}")]).unwrap();
+    let entries = pool::entries(&library, &[("prefix-hash", "{}")], &[]).unwrap();
     let pool = pool::pool(64, entries);
     load(&pool);
     let mut fleet = Fleet::default();

@@ -22,7 +22,7 @@ mod table;
 
 use crate::beside_nginx::spread::say;
 use chain::{ChainRouter, Hashes, Tally};
-use pool::Link;
+use pool::{Link, StandIn};
 
 /// Engines of the fleet.
 const ENGINES: usize = 8;
@@ -66,6 +66,9 @@ pub(crate) struct RoutingArgs {
     /// Only workloads whose names contain this
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// Decide with the component in FILE wherever a chain names POLICY; may be given again
+    #[arg(long = "policy", value_name = "POLICY=FILE", value_parser = stand_in)]
+    policies: Vec<(String, PathBuf)>,
     /// Only so many of the five seeds
     #[arg(long, value_name = "N", default_value_t = SEEDS.len())]
     seeds: usize,
@@ -101,10 +104,15 @@ struct Round {
 pub(crate) fn run(args: &RoutingArgs) -> anyhow::Result<bool> {
     let began = Instant::now();
     let library = Library::new(Options { workers: 2, ..Options::default() })?;
+    let stand_ins = args.policies.iter().map(|(name, file)| {
+        let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
+        Ok((name.clone(), bytes.into()))
+    });
+    let stand_ins: Vec<StandIn> = stand_ins.collect::<anyhow::Result<_>>()?;
     let chains: Vec<Vec<Entry>> = CHAINS
         .iter()
         .map(|(name, links)| {
-            pool::entries(&library, links).map_err(|error| anyhow::anyhow!("{name}: {error:?}"))
+            pool::entries(&library, links, &stand_ins).map_err(|error| anyhow::anyhow!("{name}: {error:?}"))
         })
         .collect::<anyhow::Result<_>>()?;
     let mut cases = cases(args)?;
@@ -125,6 +133,17 @@ pub(crate) fn run(args: &RoutingArgs) -> anyhow::Result<bool> {
     let reached = table::print(&cases, &rounds);
     say(format_args!("\nran for {:.0} s", began.elapsed().as_secs_f64()));
     Ok(reached)
+}
+
+/// `POLICY=FILE`, of one of the policies that the chains name.
+fn stand_in(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, file) = text.split_once('=').ok_or("expected POLICY=FILE")?;
+    let is_in = |links: &[Link]| links.iter().any(|(policy, _)| *policy == name);
+    if CHAINS.iter().any(|(_, links)| is_in(links)) {
+        Ok((name.to_owned(), file.into()))
+    } else {
+        Err(format!("no chain has a policy {name:?}"))
+    }
 }
 
 fn cases(args: &RoutingArgs) -> anyhow::Result<Vec<Case>> {

@@ -20,15 +20,26 @@ pub(crate) fn key() -> PoolKey {
     PoolKey::of(&gateway(), &model())
 }
 
+/// A component that stands in for an embedded policy: the policy's name and the component's bytes.
+pub(crate) type StandIn = (String, Arc<[u8]>);
+
 /// The entries of a chain, ready.
 ///
 /// # Errors
 /// When a policy does not load.
-pub(crate) fn entries(library: &Library, chain: &[Link]) -> Result<Vec<Entry>, PrepareFailure> {
+pub(crate) fn entries(
+    library: &Library,
+    chain: &[Link],
+    stand_ins: &[StandIn],
+) -> Result<Vec<Entry>, PrepareFailure> {
+    let source = |name: &str| match stand_ins.iter().find(|(of, _)| of == name) {
+        Some((of, bytes)) => PolicySource::Bytes { origin: of.as_str().into(), bytes: Arc::clone(bytes) },
+        None => PolicySource::Builtin(PolicyName::from(name)),
+    };
     let entry = |(name, config): &Link| {
         let spec = Arc::new(EntrySpec {
             name: PolicyName::from(*name),
-            source: PolicySource::Builtin(PolicyName::from(*name)),
+            source: source(name),
             sha256: None,
             config: (*config).into(),
             limits: PolicyLimits::default(),
