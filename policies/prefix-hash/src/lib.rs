@@ -2,13 +2,17 @@
 //!
 //! Every endpoint gets a *cost*: how many tokens of prefill stand between the request and its first output token, there and now.
 //!
-//! - What waits ahead of it: the uncached prompt tokens this gateway has in flight there.
+//! - What waits ahead of it: half of the uncached prompt tokens this gateway has in flight there. They count as in flight until the
+//!   first token is here, so that half of them are computed already, as a rule.
 //! - Its own prompt, less what is believed cached there. That is the whole affinity: a hit is worth the prefill it saves, and the
 //!   holder is let go as soon as the queue in front of it is longer than that.
 //! - What is being decoded there. It delays nobody's first token by much, but without it everything would gather where a prompt
 //!   that all requests share (a system prompt) was computed first: prefill is short then and queues stay empty. So the endpoint's
 //!   requests in flight cost `balance` prompts per multiple of the mean. An endpoint that carries twice the mean has to save 0.4 of
 //!   the prompt more than others to be worth it, and copies of what is popular spread to where there is room.
+//! - What was computed there of late, prompts and answers, while the fleet is busy. An engine that was given more prompts than its
+//!   cache holds computes them over and over; its requests in flight may be no more than others' all the while. On a fleet where
+//!   less than one request is in flight per engine this counts the less, the quieter it is: there, work is no reason to leave a cache.
 //!
 //! The cheapest endpoint scores 1, the others less, the dearer the steeper, so that the next policy may choose among near-equals
 //! and has to have a good reason to choose another.
@@ -41,6 +45,15 @@ const SCHEMA: &str = r#"{
 /// How fast the score falls: a sixteenth of the prompt dearer than the cheapest is half as good.
 const STEEPNESS: f32 = 16.0;
 
+/// How much of the prompts in flight is still to be computed, in the mean.
+const LEFT: f32 = 0.5;
+
+/// What having computed the mean of late costs on a busy fleet, in prompts. `bench routing` has the effect of it.
+const WORK: f32 = 1.5;
+
+/// A mean of recent tokens below which a difference is chance.
+const FEW_TOKENS: f32 = 4096.0;
+
 /// What a hit below the threshold is worth: it decides among equally loaded endpoints, no more.
 const FAINT: f32 = 0.02;
 
@@ -68,7 +81,13 @@ pub struct PrefixHash {
 impl Policy for PrefixHash {
     const ABOUT: About = About {
         config_schema: SCHEMA,
-        signals: &[Signal::InFlight, Signal::InFlightTokens, Signal::KvUsage, Signal::CachedTokens],
+        signals: &[
+            Signal::InFlight,
+            Signal::InFlightTokens,
+            Signal::RecentTokens,
+            Signal::KvUsage,
+            Signal::CachedTokens,
+        ],
         wants_prefix_hashes: true,
         ..About::new(
             "prefix-hash",
@@ -130,15 +149,19 @@ impl Policy for PrefixHash {
 }
 
 impl PrefixHash {
-    /// What each endpoint costs this request, in tokens of prefill. One pass over four columns, without a branch.
+    /// What each endpoint costs this request, in tokens of prefill. One pass over five columns, without a branch.
     fn costs(&self, prompt: f32, fleet: &Fleet<'_>) -> Vec<f32> {
         let inflight = fleet.column(Signal::InFlight);
-        let mean = lanes::mean(inflight).unwrap_or(0.0).max(1.0);
-        let (enough, per_request) = (self.threshold * prompt, self.balance * prompt / mean);
+        let recent = fleet.column(Signal::RecentTokens);
+        let mean = lanes::mean(inflight).unwrap_or(0.0);
+        let mean_recent = lanes::mean(recent).unwrap_or(0.0).max(FEW_TOKENS);
+        let enough = self.threshold * prompt;
+        let per_request = self.balance * prompt / mean.max(1.0);
+        let per_token = WORK * prompt * mean.min(1.0) / mean_recent;
         let memory = fleet.column(Signal::CachedTokens).iter().zip(fleet.column(Signal::KvUsage));
         let load = fleet.column(Signal::InFlightTokens).iter().zip(inflight);
-        let columns = memory.zip(load).zip(&self.share);
-        let cost = columns.map(|(((cached, kv), (tokens, inflight)), share)| {
+        let columns = memory.zip(load).zip(recent.iter().zip(&self.share));
+        let cost = columns.map(|(((cached, kv), (tokens, inflight)), (recent, share))| {
             let cached = if *cached > 0.0 { *cached } else { 0.0 };
             let affine = cached >= enough;
             let held = if affine { cached } else { cached * FAINT };
@@ -146,8 +169,10 @@ impl PrefixHash {
             let full = (*kv >= self.eviction) & !(affine & (cached > 0.0));
             let inflight = if *inflight > 0.0 { *inflight } else { 0.0 };
             let waiting = if *tokens >= 0.0 { *tokens } else { inflight * prompt };
+            let recent = if *recent > 0.0 { *recent } else { 0.0 };
             let refused = if full { prompt } else { 0.0 };
-            (waiting + (prompt - held) + inflight * per_request + refused) * share
+            let others = waiting * LEFT + inflight * per_request + recent * per_token;
+            (others + (prompt - held) + refused) * share
         });
         cost.collect()
     }

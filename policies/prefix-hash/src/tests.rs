@@ -31,9 +31,9 @@ fn the_holder_is_let_go_when_waiting_costs_more_than_the_hit_saves() {
     let held = || cached([0.0, 600.0, 0.0]);
     let table = [
         (cached([100.0, 600.0, 300.0]), 1),
-        (load(held(), [1.0; 3], [0.0, 500.0, 0.0]), 1),
-        (load(held(), [1.0; 3], [300.0, 700.0, 300.0]), 1),
-        (load(held(), [1.0; 3], [0.0, 700.0, 0.0]), 0),
+        (load(held(), [1.0; 3], [0.0, 1_100.0, 0.0]), 1),
+        (load(held(), [1.0; 3], [300.0, 1_300.0, 300.0]), 1),
+        (load(held(), [1.0; 3], [0.0, 1_300.0, 0.0]), 0),
         (held().excluded([1]), 0),
     ];
     for (case, expected) in table {
@@ -53,6 +53,32 @@ fn what_everybody_shares_does_not_gather_on_one() {
         choose(r#"{"balance":0}"#, &load(cached([900.0, 0.0, 0.0]), [9.0, 1.0, 0.0], [0.0; 3])),
         Some(0)
     );
+}
+
+#[test]
+fn an_engine_that_computed_more_than_others_gets_no_more_while_the_fleet_is_busy() {
+    // Of equal holders the one that worked least; of a holder and others the holder, unless it worked far more than they.
+    let worked = |cached_tokens, inflight, recent: [f32; 3]| {
+        let recent = recent.map(|thousands| thousands * 1_000.0);
+        choose("{}", &load(cached(cached_tokens), inflight, [0.0; 3]).column(Signal::RecentTokens, recent))
+    };
+    let (everywhere, holder) = ([500.0; 3], [900.0, 0.0, 0.0]);
+    let table = [
+        ("busy", everywhere, [4.0; 3], [90.0, 70.0, 80.0], 1),
+        ("a little more", holder, [4.0; 3], [90.0, 80.0, 80.0], 0),
+        ("twice as much", holder, [4.0; 3], [180.0, 80.0, 80.0], 1),
+        ("all of it", holder, [1.0, 1.0, 1.0], [180.0, 0.0, 0.0], 2),
+        ("all of it, on a quiet fleet", holder, [0.0; 3], [180.0, 0.0, 0.0], 0),
+        ("all of it, and next to nothing", holder, [1.0; 3], [0.9, 0.0, 0.0], 0),
+    ];
+    for (name, cached_tokens, inflight, recent, expected) in table {
+        let chosen = worked(cached_tokens, inflight, recent);
+        if expected == 2 {
+            assert!(matches!(chosen, Some(1 | 2)), "{name}: {chosen:?}");
+        } else {
+            assert_eq!(chosen, Some(expected), "{name}");
+        }
+    }
 }
 
 #[test]
@@ -104,7 +130,7 @@ fn a_home_with_a_queue_is_no_home() {
     let cold = |tokens| load(cached([0.0; 3]), [0.0; 3], tokens);
     let home = policy.choose(&cold([0.0; 3])).expect("a home");
     let mut queue = [0.0; 3];
-    queue[home] = 200.0;
+    queue[home] = 300.0;
     assert_ne!(policy.choose(&cold(queue)), Some(home));
 }
 
