@@ -181,6 +181,19 @@ fn probes_and_the_grace_period_fit_how_the_gateway_ends() {
     }
 }
 
+/// The Services of gateways lead to a Service that there is, whatever the release is called.
+#[test]
+fn the_gateway_knows_its_own_service() {
+    for (scenario, objects) in everything() {
+        let container = &the(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0];
+        let mut variables = items(&container["env"]).iter();
+        let told = variables.find(|variable| variable["name"] == "GATEWAY_SERVICE");
+        let own = told.map_or("wicketgate", |told| told["value"].as_str().expect("a name"));
+        let is_own = |service: &&Value| service["metadata"]["name"] == own;
+        assert!(of_kind(objects, "Service").iter().any(is_own), "{scenario}: {own}");
+    }
+}
+
 /// The binary takes the arguments and the environment of every pod as they are.
 #[test]
 fn the_binary_knows_every_argument_and_variable() {

@@ -43,6 +43,8 @@
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
 - name: POD_NAME
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- name: GATEWAY_SERVICE
+  value: {{ include "wicketgate.fullname" . }}
 - name: METRICS_ADDR
   value: {{ ternary (printf "%s:9090" .Values.gateway.bindHost) "0" .Values.metrics.enabled | quote }}
 - name: HEALTH_PROBE_ADDR

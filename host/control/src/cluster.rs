@@ -11,6 +11,7 @@ use kube::{Client, Config};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
+use crate::controllers::status::FaultSource;
 use crate::controllers::{self, ControllersParts};
 use crate::metrics::ControllerMetrics;
 use crate::publish::Report;
@@ -33,6 +34,8 @@ pub struct KubernetesSettings {
     pub namespace: Option<String>,
     /// Namespaces that are looked at. Empty: all of them.
     pub watch_namespaces: Vec<String>,
+    /// The Service in the gateway's own namespace that leads to its pods.
+    pub service: String,
     /// Whether replicas elect the one that writes. Otherwise every replica believes to be the only one.
     pub leader_elect: bool,
     /// What this replica calls itself in the Lease; different in each.
@@ -40,7 +43,6 @@ pub struct KubernetesSettings {
 }
 
 /// What the thread is started with.
-#[derive(Debug)]
 pub(crate) struct Cluster {
     /// What the operator wants.
     pub(crate) settings: KubernetesSettings,
@@ -50,6 +52,8 @@ pub(crate) struct Cluster {
     pub(crate) reports: watch::Receiver<Report>,
     /// The snapshot in force.
     pub(crate) published: Published,
+    /// Which policies failed.
+    pub(crate) faults: FaultSource,
     /// Engines that clients put to sleep or woke.
     pub(crate) sleeps: mpsc::Receiver<SleepNote>,
     /// The gateway's clock.
@@ -61,7 +65,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Runs until `stop` turns true (or its sender is gone).
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
-        let Self { mut settings, bursts, reports, published, sleeps, clock, metrics } = self;
+        let Self { mut settings, bursts, reports, published, faults, sleeps, clock, metrics } = self;
         let client = tokio::select! {
             () = stopped(&mut stop) => return,
             client = connect(&bursts) => client,
@@ -76,6 +80,7 @@ impl Cluster {
             settings,
             reports,
             published,
+            faults,
             sleeps,
             clock,
             metrics,

@@ -1,7 +1,5 @@
 //! What writes to the cluster.
 
-use std::sync::Arc;
-
 use domain::name::ObjectName;
 use domain::published::Published;
 use domain::sleep::SleepNote;
@@ -15,7 +13,7 @@ use crate::lease::{Elector, LEASE_NAME};
 use crate::metrics::ControllerMetrics;
 use crate::publish::Report;
 use crate::start::stopped;
-use crate::status::{Faults, Outcomes};
+use crate::status::Outcomes;
 
 pub mod config_map;
 mod events;
@@ -29,7 +27,7 @@ pub mod status;
 use config_map::ConfigMapParts;
 use gateway_service::GatewayServiceParts;
 use health::HealthParts;
-use status::StatusParts;
+use status::{FaultSource, StatusParts};
 
 /// What controllers work with.
 pub struct ControllersParts {
@@ -41,6 +39,8 @@ pub struct ControllersParts {
     pub reports: watch::Receiver<Report>,
     /// The snapshot in force.
     pub published: Published,
+    /// Which policies failed.
+    pub faults: FaultSource,
     /// Engines that clients put to sleep or woke.
     pub sleeps: mpsc::Receiver<SleepNote>,
     /// The gateway's clock.
@@ -60,7 +60,8 @@ impl std::fmt::Debug for ControllersParts {
 /// Runs all controllers until told to stop, on the thread of the caller. Those that write for all replicas do so while
 /// this one leads; the lease is given back after the last of them has ended.
 pub async fn run(parts: ControllersParts) {
-    let ControllersParts { client, settings, reports, published, sleeps, clock, metrics, stop } = parts;
+    let ControllersParts { client, settings, reports, published, faults, sleeps, clock, metrics, stop } =
+        parts;
     let namespace = settings.namespace.clone().unwrap_or_default();
     let (leading, leads) = watch::channel(false);
     let (all_ended, elector_stop) = watch::channel(false);
@@ -73,7 +74,7 @@ pub async fn run(parts: ControllersParts) {
         reports: reports.clone(),
         published,
         outcomes: outcomes.subscribe(),
-        faults: Arc::new(Faults::default),
+        faults,
         leads: leads.clone(),
         events,
         clock,
@@ -90,7 +91,7 @@ pub async fn run(parts: ControllersParts) {
     let services = GatewayServiceParts {
         client: client.clone(),
         reports: reports.clone(),
-        own: own_service(&namespace),
+        own: ObjectName::new(namespace.as_str(), settings.service.as_str()),
         outcomes: outcomes.clone(),
         leads: leads.clone(),
         metrics: metrics.clone(),
@@ -110,12 +111,6 @@ pub async fn run(parts: ControllersParts) {
     tokio::join!(Box::pin(election), work, Box::pin(count_leading(metrics, leads, stop.clone())));
 }
 
-/// The Service that leads to this gateway's own pods: `GATEWAY_SERVICE` in its own namespace, by default `wicketgate`.
-fn own_service(namespace: &str) -> ObjectName {
-    let name = std::env::var("GATEWAY_SERVICE").ok().filter(|name| !name.is_empty());
-    ObjectName::new(namespace, name.unwrap_or_else(|| "wicketgate".to_owned()))
-}
-
 /// Takes part in the election. Without one, this replica always leads.
 async fn elect(elector: Option<Elector>, leading: watch::Sender<bool>, mut stop: watch::Receiver<bool>) {
     match elector {
@@ -127,11 +122,23 @@ async fn elect(elector: Option<Elector>, leading: watch::Sender<bool>, mut stop:
     }
 }
 
-/// Waits until this replica leads. False: everything ends.
-async fn leads(leads: &mut watch::Receiver<bool>, stop: &mut watch::Receiver<bool>) -> bool {
-    tokio::select! {
-        () = stopped(stop) => false,
-        leads = leads.wait_for(|leads| *leads) => leads.is_ok(),
+/// Serves one term after the other: `serve` is given the parts whenever this replica leads, and gives them back when it does
+/// no more or when its other argument, `stop`, turns true (or its sender is gone), which ends this, too.
+async fn each_term<P, F: Future<Output = P>>(
+    mut parts: P,
+    mut leads: watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
+    serve: impl Fn(P, watch::Receiver<bool>) -> F,
+) {
+    loop {
+        let leads = tokio::select! {
+            () = stopped(&mut stop) => false,
+            leads = leads.wait_for(|leads| *leads) => leads.is_ok(),
+        };
+        if !leads {
+            return;
+        }
+        parts = serve(parts, stop.clone()).await;
     }
 }
 

@@ -25,6 +25,7 @@ pub mod status;
 pub use check::{Checked, check};
 pub use clock::Clock;
 pub use cluster::KubernetesSettings;
+pub use controllers::status::FaultSource;
 pub use index::{Index, Services};
 pub use metrics::ControllerMetrics;
 pub use start::{Control, Ends, SLEEPS_MAX, Settings, SourceSettings, start};

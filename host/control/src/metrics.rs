@@ -16,7 +16,7 @@ mod family;
 mod gpu;
 mod table;
 
-pub(crate) use cache::CacheSource;
+pub(crate) use cache::{CacheSource, CacheSums};
 pub(crate) use gpu::GpuMetrics;
 
 use family::{

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
 use crate::cluster::{Cluster, KubernetesSettings};
+use crate::controllers::status::FaultSource;
 use crate::index::Index;
 use crate::metrics::{CacheSource, ControllerMetrics};
 use crate::observe::gpu::GpuObserver;
@@ -51,6 +52,16 @@ pub enum SourceSettings {
     Kubernetes(KubernetesSettings),
 }
 
+impl SourceSettings {
+    /// The index as this source needs it.
+    fn index(&self, index: Index) -> Index {
+        match self {
+            Self::Directory(_) => index,
+            Self::Kubernetes(_) => index.with_services(),
+        }
+    }
+}
+
 /// Pods whose label is still to be written after a client put their engine to sleep or woke it.
 pub const SLEEPS_MAX: usize = 256;
 
@@ -66,6 +77,8 @@ pub struct Ends {
     pub forget_slots: ForgetSlots,
     /// Where the control plane counts what it does.
     pub metrics: ControllerMetrics,
+    /// Which policies failed, for their status.
+    pub faults: FaultSource,
     /// Engines that clients put to sleep or woke, at most [`SLEEPS_MAX`] waiting; their pods are labelled, where there is
     /// a cluster.
     pub sleeps: mpsc::Receiver<SleepNote>,
@@ -95,19 +108,15 @@ pub struct Control {
 /// # Errors
 /// If the system gives us no thread. Bad input is no error: it is a finding.
 pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
-    let Ends { publisher, published, prepare, forget_slots, metrics, sleeps } = ends;
+    let Ends { publisher, published, prepare, forget_slots, metrics, faults, sleeps } = ends;
     let (stop, stopped) = watch::channel(false);
     let (report, reports) = watch::channel(Report::default());
     let (bursts_in, bursts) = mpsc::channel(BURSTS_MAX);
     let (lists_in, lists) = mpsc::channel(LISTS_MAX);
     let (pods_in, pods) = mpsc::channel(CHANGED_PODS_MAX);
     let (cards_in, cards) = watch::channel(Arc::default());
-    let index = match &settings.source {
-        SourceSettings::Directory(_) => settings.index,
-        SourceSettings::Kubernetes(_) => settings.index.with_services(),
-    };
     let shell = Shell {
-        core: Core::new(index),
+        core: Core::new(settings.source.index(settings.index)),
         prepare,
         publisher,
         forget_slots,
@@ -151,12 +160,12 @@ pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
     let directory = match settings.source {
         SourceSettings::Directory(root) => Some(DirectorySource::start(root, bursts_in)?),
         SourceSettings::Kubernetes(cluster) => {
-            let (bursts, reports) = (bursts_in, reports.clone());
             let cluster = Cluster {
                 settings: cluster,
-                bursts,
-                reports,
+                bursts: bursts_in,
+                reports: reports.clone(),
                 published,
+                faults,
                 sleeps,
                 clock: settings.clock,
                 metrics,

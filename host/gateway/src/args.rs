@@ -66,6 +66,9 @@ pub(crate) struct ServeArgs {
         hide_default_value = true
     )]
     pub(crate) watch_namespaces: String,
+    /// The gateway's own Service in its namespace, to which the Services of gateways lead
+    #[arg(long, env = "GATEWAY_SERVICE", value_name = "NAME", default_value = "wicketgate")]
+    pub(crate) gateway_service: String,
     /// Elect, among replicas, the one that writes to the cluster; `true` or `1`, `false` or `0`
     #[arg(long, env = "LEADER_ELECTION_ENABLED", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_value = "false", default_missing_value = "true", value_parser = seed::boolean, action = clap::ArgAction::Set)]

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use control::observe::{GpuSettings, ObserveSettings};
 use control::{
-    Clock, Control, ControllerMetrics, Ends, Index, KubernetesSettings, SLEEPS_MAX, Settings, SourceSettings,
+    Clock, Control, ControllerMetrics, Ends, FaultSource, Index, KubernetesSettings, SLEEPS_MAX, Settings,
+    SourceSettings,
 };
 use domain::admission::BodyBytes;
 use domain::prefix::PrefixIndex;
@@ -15,7 +16,7 @@ use domain::published::{Published, published};
 use domain::sleep::SleepNote;
 use policy::{FetchOptions, Library, Options};
 use prometheus::Registry;
-use proxy::metrics::{Board, Collector};
+use proxy::metrics::{Board, Collector, FaultWatch};
 use proxy::respond::Dialect;
 use proxy::{CertificateFiles, ListenerSpec, Parts, Server, ServerHandle, ServerOptions, Status, TellSleep};
 use tokio::sync::{mpsc, watch};
@@ -60,18 +61,7 @@ impl Running {
         let epoch = Instant::now();
         let workers = args.workers.map_or_else(default_workers, usize::from);
         let (publisher, published) = published();
-        let library = Arc::new(Library::new(Options {
-            workers,
-            instances: u32::try_from(args.policy_instances).unwrap_or(u32::MAX),
-            directory: args.policy_dir.clone(),
-            fetch: FetchOptions {
-                cache: args.policy_cache_dir.clone(),
-                registries: args.policy_registry.clone(),
-                insecure: args.policy_insecure_registry.clone(),
-                ..FetchOptions::default()
-            },
-            ..Options::default()
-        })?);
+        let library = Arc::new(Library::new(library_options(args, workers))?);
         let index = Arc::new(PrefixIndex::new(args.prefix_index_bytes));
         let registry = Registry::new();
         let board = Board::new();
@@ -102,29 +92,14 @@ impl Running {
             (Arc::clone(&board), Arc::clone(&status)),
         )?;
         let control = control::start(
-            Settings {
-                source,
-                policy_directory: args.policy_dir.clone(),
-                index: self::index(),
-                observe: ObserveSettings {
-                    metrics_interval: args.engine_scrape_interval,
-                    models_interval: args.model_refresh_interval,
-                },
-                gpu: GpuSettings {
-                    exporters: args.gpu_metrics_endpoint.0.clone(),
-                    interval: args.gpu_metrics_interval,
-                    token_file: args.gpu_metrics_token_file.clone(),
-                    ca_file: args.gpu_metrics_ca_file.clone(),
-                },
-                clock: Clock::new(epoch),
-                first_wait_max: FIRST_WAIT_MAX,
-            },
+            control_settings(args, source, epoch),
             Ends {
                 publisher,
                 published: published.clone(),
                 prepare: library,
                 forget_slots: Box::new(move |slots| slots.iter().for_each(|slot| index.forget(*slot))),
                 metrics,
+                faults: fault_source(&board),
                 sleeps,
             },
         )?;
@@ -181,6 +156,50 @@ impl Running {
     }
 }
 
+fn library_options(args: &ServeArgs, workers: usize) -> Options {
+    Options {
+        workers,
+        instances: u32::try_from(args.policy_instances).unwrap_or(u32::MAX),
+        directory: args.policy_dir.clone(),
+        fetch: FetchOptions {
+            cache: args.policy_cache_dir.clone(),
+            registries: args.policy_registry.clone(),
+            insecure: args.policy_insecure_registry.clone(),
+            ..FetchOptions::default()
+        },
+        ..Options::default()
+    }
+}
+
+/// What the status of policies says of their failed calls.
+fn fault_source(board: &Arc<Board>) -> FaultSource {
+    let watch = FaultWatch::new(Arc::clone(board));
+    Arc::new(move || {
+        let told = watch.look().into_iter();
+        told.map(|(name, faults)| (name, (faults.count, faults.last.label().to_owned()))).collect()
+    })
+}
+
+fn control_settings(args: &ServeArgs, source: SourceSettings, epoch: Instant) -> Settings {
+    Settings {
+        source,
+        policy_directory: args.policy_dir.clone(),
+        index: index(),
+        observe: ObserveSettings {
+            metrics_interval: args.engine_scrape_interval,
+            models_interval: args.model_refresh_interval,
+        },
+        gpu: GpuSettings {
+            exporters: args.gpu_metrics_endpoint.0.clone(),
+            interval: args.gpu_metrics_interval,
+            token_file: args.gpu_metrics_token_file.clone(),
+            ca_file: args.gpu_metrics_ca_file.clone(),
+        },
+        clock: Clock::new(epoch),
+        first_wait_max: FIRST_WAIT_MAX,
+    }
+}
+
 /// A directory, if one is named; else the cluster.
 fn source(args: &ServeArgs) -> anyhow::Result<SourceSettings> {
     if let Some(manifests) = &args.manifests {
@@ -192,6 +211,7 @@ fn source(args: &ServeArgs) -> anyhow::Result<SourceSettings> {
     Ok(SourceSettings::Kubernetes(KubernetesSettings {
         namespace: args.namespace.clone().filter(named),
         watch_namespaces: namespaces.filter(named).collect(),
+        service: args.gateway_service.clone(),
         leader_elect: args.leader_elect,
         identity: identity(),
     }))

@@ -20,6 +20,7 @@ use crate::record::cells::{ModelCells, PairCells, ServerCells, WorkerCells};
 use crate::record::decisions::PoolCells;
 
 mod family;
+mod faults;
 mod gateway;
 mod machine;
 mod policy;
@@ -27,6 +28,8 @@ mod router;
 
 #[cfg(test)]
 mod tests;
+
+pub use faults::{FaultWatch, PolicyFaults};
 
 use family::Page;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use cluster::engines::{self, deployment, routing_manifests, service_manifest};
 use cluster::place::{GROUP, Place, condition_of, documents};
 use cluster::{gateway, kubelet};
-use engine::http::Config;
+use engine::http::{Config, Signals};
 use harness::fleet::chat;
 use serde_json::{Value, json};
 
@@ -385,7 +385,8 @@ async fn a_cache_tells_the_hit_rate_of_its_engines() {
     let place = Place::new("cache-stats").await;
     let core = engine::core::CoreConfig::default();
     place.apply(&service_manifest("llama").to_string()).await;
-    let _pod = engines::pod(&place, "llama", "llama-0", &[], Config::model("llama").simulated(core)).await;
+    let model = Config::model("llama").simulated(core.clone());
+    let pod = engines::pod(&place, "llama", "llama-0", &[], model).await;
     place
         .apply(
             "apiVersion: production-stack.vllm.ai/v1alpha1
@@ -418,4 +419,14 @@ spec: {routeStrategy: PrefixHash, routes: [{model: llama, inferenceServiceRef: l
         })
         .await;
     assert!((0.5..=1.0).contains(&rate), "{rate}");
+    // The same, and the blocks in use, on the metrics page.
+    pod.engine.set_signals(Some(Signals { running: 1.0, waiting: 0.0, kv_usage: 0.5 }));
+    gateway.metric_until("production_stack_cache_hit_rate", |rate| rate >= 0.5).await;
+    let stats = place
+        .until_within("InferenceCache", "cache", Duration::from_secs(45), |cache| {
+            let stats = cache.data["status"]["cacheStats"].clone();
+            (stats["memoryUsage"] == "50.0%").then_some(stats)
+        })
+        .await;
+    assert_eq!(stats["totalEntries"], core.kv_blocks / 2, "{stats}");
 }

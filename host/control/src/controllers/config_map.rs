@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{leads, lost, sleep_until};
+use super::{each_term, lost, sleep_until};
 use crate::metrics::{ControllerMetrics, Reconciled};
 use crate::publish::{Facts, Report};
 use crate::start::stopped;
@@ -58,18 +58,16 @@ pub(super) struct ConfigMapParts {
 type Seen = SelectAll<BoxStream<'static, watcher::Result<watcher::Event<ConfigMap>>>>;
 
 /// Works whenever this replica leads, until `stop` turns true (or its sender is gone).
-pub(super) async fn run(mut parts: ConfigMapParts, mut stop: watch::Receiver<bool>) {
+pub(super) async fn run(parts: ConfigMapParts, stop: watch::Receiver<bool>) {
     parts.metrics.controller(CONTROLLER, RECONCILES_MAX);
-    loop {
-        if !leads(&mut parts.leads, &mut stop).await {
-            return;
-        }
-        let mut term = Term::new(parts);
-        term.serve(&mut stop).await;
-        parts = term.parts;
+    let leads = parts.leads.clone();
+    each_term(parts, leads, stop, |mut parts, mut stop| async move {
+        Term::new(&mut parts).serve(&mut stop).await;
         // Somebody else finds out from now on.
         parts.outcomes.send_modify(|outcomes| outcomes.config_maps.clear());
-    }
+        parts
+    })
+    .await;
 }
 
 /// One route, and where it is.
@@ -84,8 +82,8 @@ struct Route {
 }
 
 /// What is known while this replica leads.
-struct Term {
-    parts: ConfigMapParts,
+struct Term<'a> {
+    parts: &'a mut ConfigMapParts,
     routes: BTreeMap<ObjectName, Route>,
     /// Our ConfigMaps as the watch shows them, or as we wrote them after that.
     present: HashMap<ObjectName, ConfigMap>,
@@ -93,8 +91,8 @@ struct Term {
     listing: HashSet<ObjectName>,
 }
 
-impl Term {
-    fn new(parts: ConfigMapParts) -> Self {
+impl<'a> Term<'a> {
+    fn new(parts: &'a mut ConfigMapParts) -> Self {
         Self { parts, routes: BTreeMap::new(), present: HashMap::new(), listing: HashSet::new() }
     }
 

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::config_map::LABEL;
-use super::{leads, lost};
+use super::{each_term, lost};
 use crate::metrics::{ControllerMetrics, Reconciled};
 use crate::publish::{Facts, Report};
 use crate::start::stopped;
@@ -50,17 +50,15 @@ pub(super) struct GatewayServiceParts {
 }
 
 /// Works whenever this replica leads, until `stop` turns true (or its sender is gone).
-pub(super) async fn run(mut parts: GatewayServiceParts, mut stop: watch::Receiver<bool>) {
+pub(super) async fn run(parts: GatewayServiceParts, stop: watch::Receiver<bool>) {
     parts.metrics.controller(CONTROLLER, 1);
-    loop {
-        if !leads(&mut parts.leads, &mut stop).await {
-            return;
-        }
-        let mut term = Term { parts, done: BTreeMap::new() };
-        term.serve(&mut stop).await;
-        parts = term.parts;
+    let leads = parts.leads.clone();
+    each_term(parts, leads, stop, |mut parts, mut stop| async move {
+        Term { parts: &mut parts, done: BTreeMap::new() }.serve(&mut stop).await;
         parts.outcomes.send_modify(|outcomes| outcomes.services.clear());
-    }
+        parts
+    })
+    .await;
 }
 
 /// A gateway as it was dealt with last.
@@ -71,12 +69,12 @@ struct Dealt {
     again: Option<Instant>,
 }
 
-struct Term {
-    parts: GatewayServiceParts,
+struct Term<'a> {
+    parts: &'a mut GatewayServiceParts,
     done: BTreeMap<ObjectName, Dealt>,
 }
 
-impl Term {
+impl Term<'_> {
     async fn serve(&mut self, stop: &mut watch::Receiver<bool>) {
         loop {
             let facts = Arc::clone(&self.parts.reports.borrow_and_update().facts);

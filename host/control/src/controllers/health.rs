@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{leads, lost, sleep_until};
+use super::{each_term, lost, sleep_until};
 use crate::publish::{Facts, Report};
 use crate::start::stopped;
 use crate::status::{BackendHealth, Outcomes, RouterHealth};
@@ -74,19 +74,17 @@ enum Verdict {
 }
 
 /// Asks whenever this replica leads, until `stop` turns true (or its sender is gone).
-pub(super) async fn run(mut parts: HealthParts, mut stop: watch::Receiver<bool>) {
-    loop {
-        if !leads(&mut parts.leads, &mut stop).await {
-            return;
-        }
-        let mut term = Term { parts, facts: Arc::default(), routes: BTreeMap::new(), known: BTreeMap::new() };
-        term.serve(&mut stop).await;
-        parts = term.parts;
+pub(super) async fn run(parts: HealthParts, stop: watch::Receiver<bool>) {
+    let leads = parts.leads.clone();
+    each_term(parts, leads, stop, |mut parts, mut stop| async move {
+        Term::new(&mut parts).serve(&mut stop).await;
         parts.outcomes.send_modify(|outcomes| {
             outcomes.backends.clear();
             outcomes.routers.clear();
         });
-    }
+        parts
+    })
+    .await;
 }
 
 /// Whom a route wants asked.
@@ -98,14 +96,18 @@ struct Wanted {
 }
 
 /// What is known while this replica leads.
-struct Term {
-    parts: HealthParts,
+struct Term<'a> {
+    parts: &'a mut HealthParts,
     facts: Arc<Facts>,
     routes: BTreeMap<ObjectName, Wanted>,
     known: BTreeMap<Question, Known>,
 }
 
-impl Term {
+impl<'a> Term<'a> {
+    fn new(parts: &'a mut HealthParts) -> Self {
+        Self { parts, facts: Arc::default(), routes: BTreeMap::new(), known: BTreeMap::new() }
+    }
+
     async fn serve(&mut self, stop: &mut watch::Receiver<bool>) {
         let mut probes: JoinSet<(Question, Answer)> = JoinSet::new();
         self.take_report();

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::events::Note;
 use super::status::write::{Ended, WriteError, write};
-use super::{leads, lost};
+use super::{each_term, lost};
 use crate::clock::Clock;
 use crate::metrics::{ControllerMetrics, Reconciled};
 use crate::publish::Report;
@@ -55,16 +55,14 @@ pub(super) struct StatusParts {
 }
 
 /// Writes status whenever this replica leads, until `stop` turns true (or its sender is gone).
-pub(super) async fn run(mut parts: StatusParts, mut stop: watch::Receiver<bool>) {
+pub(super) async fn run(parts: StatusParts, stop: watch::Receiver<bool>) {
     parts.metrics.controller(CONTROLLER, WRITES_MAX);
-    loop {
-        if !leads(&mut parts.leads, &mut stop).await {
-            return;
-        }
-        let mut term = Term::new(parts);
-        term.serve(&mut stop).await;
-        parts = term.parts;
-    }
+    let leads = parts.leads.clone();
+    each_term(parts, leads, stop, |mut parts, mut stop| async move {
+        Term::new(&mut parts).serve(&mut stop).await;
+        parts
+    })
+    .await;
 }
 
 /// A status that we wrote.
@@ -88,8 +86,8 @@ struct Failed {
 }
 
 /// What is known while this replica leads; a later term starts anew from what the watch shows.
-struct Term {
-    parts: StatusParts,
+struct Term<'a> {
+    parts: &'a mut StatusParts,
     wrote: HashMap<ObjectKey, Wrote>,
     failed: HashMap<ObjectKey, Failed>,
     waiting: BTreeMap<ObjectKey, Told>,
@@ -98,8 +96,8 @@ struct Term {
     conditions: HashMap<ObjectKey, Vec<(&'static str, &'static str)>>,
 }
 
-impl Term {
-    fn new(parts: StatusParts) -> Self {
+impl<'a> Term<'a> {
+    fn new(parts: &'a mut StatusParts) -> Self {
         Self {
             parts,
             wrote: HashMap::new(),

@@ -56,11 +56,11 @@ impl Caches {
     fn read(&self, source: &CacheSource) {
         let facts = Arc::clone(&source.reports.borrow().facts);
         let rows = rows(&facts, &source.published.load_full(), source.clock.now_ms());
-        let pick = |number: fn(&Sums) -> Option<f64>| {
-            let known = |(labels, sums): &(Vec<String>, Sums)| Some((labels.clone(), number(sums)?));
+        let pick = |number: fn(&CacheSums) -> Option<f64>| {
+            let known = |(labels, sums): &(Vec<String>, CacheSums)| Some((labels.clone(), number(sums)?));
             rows.iter().filter_map(known).collect::<Vec<_>>()
         };
-        self.hit_rate.replace_under(&[], pick(Sums::hit_rate));
+        self.hit_rate.replace_under(&[], pick(CacheSums::hit_rate));
         self.entries.replace_under(&[], pick(|sums| sums.entries));
         self.bytes.replace_under(&[], pick(|sums| sums.bytes));
     }
@@ -81,22 +81,29 @@ impl Collector for Caches {
 
 /// What several engines say together. `None`: none of them does.
 #[derive(Debug, Default)]
-struct Sums {
+pub(crate) struct CacheSums {
     hits: f64,
     queries: f64,
     /// Sum and count of rates of engines that give no counters.
     rates: (f64, u32),
-    entries: Option<f64>,
+    /// Sum and count of shares of memory in use.
+    usages: (f64, u32),
+    /// Blocks in use.
+    pub(crate) entries: Option<f64>,
     bytes: Option<f64>,
 }
 
-impl Sums {
-    fn add(&mut self, reading: &EngineReading) {
+impl CacheSums {
+    /// Adds what one engine said.
+    pub(crate) fn add(&mut self, reading: &EngineReading) {
         if let (Some(hits), Some(queries)) = (reading.prefix_hits, reading.prefix_queries) {
             self.hits += hits;
             self.queries += queries;
         } else if let Some(rate) = reading.prefix_hit_rate {
             self.rates = (self.rates.0 + rate, self.rates.1 + 1);
+        }
+        if let Some(usage) = reading.kv_usage {
+            self.usages = (self.usages.0 + f64::from(usage), self.usages.1 + 1);
         }
         let used = |size: Option<f64>| Some(size? * f64::from(reading.kv_usage?));
         let sum = |cell: &mut Option<f64>, more: Option<f64>| {
@@ -108,18 +115,23 @@ impl Sums {
         sum(&mut self.bytes, used(reading.kv_bytes));
     }
 
-    fn hit_rate(&self) -> Option<f64> {
-        let (sum, count) = self.rates;
-        if self.queries > 0.0 {
-            Some(self.hits / self.queries)
-        } else {
-            (count > 0).then(|| sum / f64::from(count))
-        }
+    /// Share of queried prompt tokens that were cached, 0–1: of all tokens, or the mean of rates where no engine counts.
+    pub(crate) fn hit_rate(&self) -> Option<f64> {
+        if self.queries > 0.0 { Some(self.hits / self.queries) } else { mean(self.rates) }
+    }
+
+    /// Mean share of KV memory in use, 0–1.
+    pub(crate) fn usage(&self) -> Option<f64> {
+        mean(self.usages)
     }
 }
 
+fn mean((sum, count): (f64, u32)) -> Option<f64> {
+    (count > 0).then(|| sum / f64::from(count))
+}
+
 /// Each cache that some service refers to, by its labels.
-fn rows(facts: &Facts, snapshot: &Snapshot, now_ms: u64) -> Vec<(Vec<String>, Sums)> {
+fn rows(facts: &Facts, snapshot: &Snapshot, now_ms: u64) -> Vec<(Vec<String>, CacheSums)> {
     let mut users: BTreeMap<ObjectName, BTreeMap<&EndpointId, ()>> = BTreeMap::new();
     for (name, held) in &facts.bundle.services {
         let Some(to) = &held.value.spec.inference_cache_ref else { continue };
@@ -131,7 +143,7 @@ fn rows(facts: &Facts, snapshot: &Snapshot, now_ms: u64) -> Vec<(Vec<String>, Su
     let mut rows = Vec::new();
     for (name, endpoints) in users {
         let Some(held) = facts.bundle.caches.get(&name) else { continue };
-        let mut sums = Sums::default();
+        let mut sums = CacheSums::default();
         for endpoint in snapshot.endpoints.iter().filter(|endpoint| endpoints.contains_key(&endpoint.spec.id))
         {
             if endpoint.state.age_ms(now_ms).is_some_and(|age| age <= ENGINE_NUMBERS_AGE_MAX_MS) {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use domain::endpoint::{EndpointId, EndpointSpec, MetricsPage, Roles, Target};
+use domain::endpoint::EndpointSpec;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -109,26 +109,5 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// An endpoint at `url` (scheme, host and port), everything else absent.
 pub(crate) fn spec(url: &str) -> EndpointSpec {
-    let authority = url.strip_prefix("http://").or(url.strip_prefix("https://")).expect("a URL");
-    let (host, port) = authority.rsplit_once(':').expect("a port");
-    EndpointSpec {
-        id: EndpointId { url: url.into(), pod_uid: "".into() },
-        target: Target {
-            tls: url.starts_with("https"),
-            host: host.into(),
-            port: port.parse().expect("a port"),
-            base_path: "".into(),
-            authority: authority.into(),
-        },
-        roles: Roles::SERVE,
-        weight: 1,
-        node: "".into(),
-        zone: "".into(),
-        labels: Vec::new(),
-        pod: None,
-        asleep: false,
-        auth: None,
-        tls: None,
-        metrics: MetricsPage::default(),
-    }
+    EndpointSpec::at(url).expect("a URL")
 }

@@ -56,6 +56,7 @@ impl Plane {
         };
         let registry = Registry::new();
         let ends = Ends {
+            faults: Arc::new(Default::default),
             publisher,
             published: published.clone(),
             prepare: Arc::clone(&prepare) as Arc<dyn Prepare>,

@@ -10,6 +10,7 @@ use manifest::kind::{InferenceCache, InferenceCacheStatus, InferenceService, Nam
 
 use super::condition::Conditions;
 use super::{About, Draft, Said, View, few};
+use crate::metrics::CacheSums;
 
 pub(super) fn draft(
     about: &About<'_, InferenceCache>,
@@ -69,27 +70,14 @@ pub(super) fn endpoints<'a>(view: &View<'a>, services: &[&ObjectName]) -> Vec<&'
 
 /// Numbers of the engines that tell them. `None`: none does.
 fn stats(view: &View<'_>, services: &[&ObjectName]) -> Option<CacheStats> {
-    let readings: Vec<_> = endpoints(view, services)
-        .into_iter()
-        .filter_map(|spec| view.state(spec))
-        .map(|state| state.reading())
-        .collect();
-    let (mut hits, mut queries) = (0.0, 0.0);
-    for (hit, query) in readings.iter().filter_map(|r| r.prefix_hits.zip(r.prefix_queries)) {
-        hits += hit;
-        queries += query;
+    let mut sums = CacheSums::default();
+    for state in endpoints(view, services).into_iter().filter_map(|spec| view.state(spec)) {
+        sums.add(&state.reading());
     }
-    let rates: Vec<f64> = readings.iter().filter_map(|reading| reading.prefix_hit_rate).collect();
-    let hit_rate = if queries > 0.0 { Some(hits / queries) } else { mean(&rates) };
-    let usages: Vec<f64> = readings.iter().filter_map(|reading| reading.kv_usage).map(f64::from).collect();
     let stats = CacheStats {
-        hit_rate: hit_rate.map(|rate| format!("{rate:.3}")),
-        total_entries: None,
-        memory_usage: mean(&usages).map(|usage| format!("{:.1}%", usage * 100.0)),
+        hit_rate: sums.hit_rate().map(|rate| format!("{rate:.3}")),
+        total_entries: sums.entries.map(|blocks| blocks.round() as i64),
+        memory_usage: sums.usage().map(|usage| format!("{:.1}%", usage * 100.0)),
     };
     (stats != CacheStats::default()).then_some(stats)
-}
-
-fn mean(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }

@@ -172,7 +172,7 @@ pub struct PolicyDescription {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyFaults {
-    /// How many since the gateway started.
+    /// How many in the replica that leads, since it started.
     pub count: i64,
     /// Why the last one failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]

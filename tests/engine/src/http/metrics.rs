@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::Shared;
 use super::wire::lock;
+use super::{Mode, Shared};
 use crate::core::{Load, Totals};
 
 /// Whose names the metrics page uses.
@@ -56,9 +56,13 @@ pub(super) fn page(shared: &Shared) -> Option<String> {
     let labels = format!("{{engine=\"0\",model_name=\"{model}\"}}");
     let mut page = Page { text: String::new(), labels };
     match &*lock(&shared.metrics) {
-        MetricsPage::Vllm => vllm(&mut page, signals, &totals, ["kv_cache_usage_perc", "prefix_cache"]),
+        MetricsPage::Vllm => {
+            vllm(&mut page, signals, &totals, ["kv_cache_usage_perc", "prefix_cache"]);
+            cache_config(&mut page, &shared.config.mode);
+        }
         MetricsPage::VllmOld => {
             vllm(&mut page, signals, &totals, ["gpu_cache_usage_perc", "gpu_prefix_cache"]);
+            cache_config(&mut page, &shared.config.mode);
         }
         MetricsPage::Sglang => sglang(&mut page, signals, &totals),
         MetricsPage::LlamaCpp => {
@@ -93,6 +97,16 @@ fn vllm(page: &mut Page, signals: Signals, totals: &Totals, [usage, cache]: [&st
     for (reason, count) in [("stop", 0), ("length", totals.finished), ("abort", totals.aborted)] {
         let labels = page.labels.replace(",model_name", &format!(",finished_reason=\"{reason}\",model_name"));
         page.sample("vllm:request_success_total", &labels, count as f64);
+    }
+}
+
+/// The room of a simulated KV cache, told as vLLM tells it: in labels.
+fn cache_config(page: &mut Page, mode: &Mode) {
+    if let Mode::Simulated(core) = mode {
+        page.head("vllm:cache_config_info", "gauge");
+        let (size, blocks) = (core.block_tokens, core.kv_blocks);
+        let labels = format!("{{block_size=\"{size}\",engine=\"0\",num_gpu_blocks=\"{blocks}\"}}");
+        page.sample("vllm:cache_config_info", &labels, 1.0);
     }
 }
 

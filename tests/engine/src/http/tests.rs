@@ -354,6 +354,10 @@ async fn metrics_tell_the_truth_or_what_they_are_told_under_each_name() {
         (MetricsPage::Vllm, "vllm:kv_cache_usage_perc{engine=\"0\",model_name=\"m\"} 0.5\n"),
         (MetricsPage::Vllm, "vllm:generation_tokens_total{engine=\"0\",model_name=\"m\"} 16.0\n"),
         (MetricsPage::Vllm, "{engine=\"0\",finished_reason=\"length\",model_name=\"m\"} 1.0\n"),
+        (
+            MetricsPage::Vllm,
+            "vllm:cache_config_info{block_size=\"16\",engine=\"0\",num_gpu_blocks=\"16384\"} 1.0\n",
+        ),
         (MetricsPage::VllmOld, "vllm:gpu_cache_usage_perc{engine=\"0\",model_name=\"m\"} 0.5\n"),
         (MetricsPage::Sglang, "sglang:num_queue_reqs{model_name=\"m\"} 4.0\n"),
         (MetricsPage::LlamaCpp, "llamacpp:requests_processing 3.0\n"),
