@@ -151,6 +151,43 @@ pub struct EndpointSpec {
     pub metrics: MetricsPage,
 }
 
+impl EndpointSpec {
+    /// One that serves and weighs 1, with nothing else said of it.
+    pub fn new(id: EndpointId, target: Target) -> Self {
+        Self {
+            id,
+            target,
+            roles: Roles::SERVE,
+            weight: 1,
+            node: "".into(),
+            zone: "".into(),
+            labels: Vec::new(),
+            pod: None,
+            asleep: false,
+            auth: None,
+            tls: None,
+            metrics: MetricsPage::default(),
+        }
+    }
+
+    /// The same at a bare URL: `http://HOST:PORT` or `https://HOST:PORT`, the scheme's own port if there is none. `None` if
+    /// `url` is something else. For whatever needs an endpoint without a manifest; manifests go through `manifest`'s own URLs.
+    pub fn at(url: &str) -> Option<Self> {
+        let (tls, authority) = match url.split_once("://")? {
+            ("http", authority) => (false, authority),
+            ("https", authority) => (true, authority),
+            _ => return None,
+        };
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) => (host, port.parse().ok()?),
+            None => (authority, if tls { 443 } else { 80 }),
+        };
+        let base_path = "".into();
+        let target = Target { tls, host: host.into(), port, base_path, authority: authority.into() };
+        Some(Self::new(EndpointId { url: url.into(), pod_uid: "".into() }, target))
+    }
+}
+
 /// An endpoint of a snapshot: configuration, and the live numbers it shares with every other generation.
 #[derive(Clone, Debug)]
 pub struct Endpoint {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::assemble::{Assembled, Assembler};
 use crate::draft::{Draft, GatewayDraft, RouteDraft};
-use crate::endpoint::{EndpointId, EndpointSpec, MetricsPage, Roles, Target};
+use crate::endpoint::EndpointSpec;
 use crate::name::{ModelName, ObjectName, PolicyName};
 use crate::policy::{
     Description, Digest, EntrySpec, FailureMode, Mode, PolicyLimits, PolicySource, Preparation, Prepare,
@@ -15,28 +15,7 @@ use crate::policy::{
 use crate::route::GatewaySettings;
 
 pub(crate) fn endpoint(url: &str) -> Arc<EndpointSpec> {
-    let authority = url.trim_start_matches("http://");
-    let (host, port) = authority.split_once(':').unwrap_or((authority, "80"));
-    Arc::new(EndpointSpec {
-        id: EndpointId { url: url.into(), pod_uid: "".into() },
-        target: Target {
-            tls: false,
-            host: host.into(),
-            port: port.parse().unwrap(),
-            base_path: "".into(),
-            authority: authority.into(),
-        },
-        roles: Roles::SERVE,
-        weight: 1,
-        node: "".into(),
-        zone: "".into(),
-        labels: Vec::new(),
-        pod: None,
-        asleep: false,
-        auth: None,
-        tls: None,
-        metrics: MetricsPage::default(),
-    })
+    Arc::new(EndpointSpec::at(url).unwrap())
 }
 
 pub(crate) fn entry(policy: &str) -> Arc<EntrySpec> {

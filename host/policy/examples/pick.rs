@@ -6,9 +6,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::endpoint::{
-    Endpoint, EndpointId, EndpointSpec, EndpointState, Endpoints, MetricsPage, Roles, Slab, Target,
-};
+use domain::endpoint::{Endpoint, EndpointSpec, EndpointState, Endpoints, Slab};
 use domain::name::{ModelName, ObjectName, PolicyName};
 use domain::policy::{Call, EntrySpec, FailureMode, Mode, Policies, PolicyLimits, PolicySource};
 use domain::pool::{Chain, Entry, Pool, PoolKey, PoolState};
@@ -115,24 +113,8 @@ fn pool(len: usize, entries: Vec<Entry>) -> Pool {
 }
 
 fn endpoint(index: usize, slab: &mut Slab) -> Endpoint {
-    let target = Target { tls: false, host: "".into(), port: 0, base_path: "".into(), authority: "".into() };
-    let spec = EndpointSpec {
-        id: EndpointId {
-            url: format!("http://10.0.{}.{}:8000", index / 250, index % 250).into(),
-            pod_uid: "".into(),
-        },
-        target,
-        roles: Roles::SERVE,
-        weight: 1,
-        node: "".into(),
-        zone: "".into(),
-        labels: Vec::new(),
-        pod: None,
-        asleep: false,
-        auth: None,
-        tls: None,
-        metrics: MetricsPage::default(),
-    };
+    let url = format!("http://10.0.{}.{}:8000", index / 250, index % 250);
+    let spec = EndpointSpec::at(&url).expect("a URL");
     Endpoint { spec: Arc::new(spec), state: Arc::new(EndpointState::in_slab(index as u32 + 1, slab)) }
 }
 

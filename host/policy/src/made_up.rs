@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use domain::endpoint::{
-    Endpoint, EndpointId, EndpointSpec, EndpointState, Endpoints, MetricsPage, Roles, Slab, Target,
-};
+use domain::endpoint::{Endpoint, EndpointId, EndpointSpec, EndpointState, Endpoints, Roles, Slab, Target};
 use domain::name::{ModelName, ObjectName};
 use domain::pool::{Chain, Entry, Pool, PoolKey, PoolState};
 use domain::prefix::SlotMap;
@@ -38,18 +36,7 @@ pub(crate) fn pool(model: &str, specs: Vec<EndpointSpec>, entries: Vec<Entry>) -
 
 /// An endpoint that nobody connects to.
 pub(crate) fn endpoint(url: &str, roles: Roles, weight: u32) -> EndpointSpec {
-    EndpointSpec {
-        id: EndpointId { url: url.into(), pod_uid: "".into() },
-        target: Target { tls: false, host: "".into(), port: 0, base_path: "".into(), authority: "".into() },
-        roles,
-        weight,
-        node: "".into(),
-        zone: "".into(),
-        labels: Vec::new(),
-        pod: None,
-        asleep: false,
-        auth: None,
-        tls: None,
-        metrics: MetricsPage::default(),
-    }
+    let id = EndpointId { url: url.into(), pod_uid: "".into() };
+    let nowhere = Target { tls: false, host: "".into(), port: 0, base_path: "".into(), authority: "".into() };
+    EndpointSpec { roles, weight, ..EndpointSpec::new(id, nowhere) }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use domain::assemble::Assembler;
 use domain::draft::{Draft, GatewayDraft, RouteDraft};
-use domain::endpoint::{EndpointId, EndpointSpec, MetricsPage, Roles, Target};
+use domain::endpoint::EndpointSpec;
 use domain::name::ObjectName;
 use domain::policy::{Call, EntrySpec, Evaluate, Policies, Preparation, Prepare, Verdict};
 use domain::pool::Pool;
@@ -64,28 +64,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn endpoint(url: &str) -> Option<Arc<EndpointSpec>> {
-    let authority = url.strip_prefix("http://")?;
-    let (host, port) = authority.rsplit_once(':')?;
-    Some(Arc::new(EndpointSpec {
-        id: EndpointId { url: url.into(), pod_uid: "".into() },
-        target: Target {
-            tls: false,
-            host: host.into(),
-            port: port.parse().ok()?,
-            base_path: "".into(),
-            authority: authority.into(),
-        },
-        roles: Roles::SERVE,
-        weight: 1,
-        node: "".into(),
-        zone: "".into(),
-        labels: Vec::new(),
-        pod: None,
-        asleep: false,
-        auth: None,
-        tls: None,
-        metrics: MetricsPage::default(),
-    }))
+    EndpointSpec::at(url).map(Arc::new)
 }
 
 struct Nothing;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use domain::assemble::Assembler;
 use domain::draft::{Draft, GatewayDraft, RouteDraft};
-use domain::endpoint::{EndpointId, EndpointSpec, MetricsPage, PodRef, Roles, Target};
+use domain::endpoint::{EndpointId, EndpointSpec, PodRef};
 use domain::name::{ModelName, ObjectName};
 use domain::policy::{EntrySpec, FailureMode, Mode, PolicyLimits, PolicySource, Preparation, Prepare};
 use domain::route::GatewaySettings;
@@ -13,27 +13,12 @@ use domain::snapshot::Snapshot;
 
 /// An endpoint at this URL; `pod` is its name, empty for none.
 pub(crate) fn endpoint(url: &str, pod: &str) -> Arc<EndpointSpec> {
-    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let (host, port) = authority.rsplit_once(':').unwrap_or((authority, "80"));
+    let spec = EndpointSpec::at(url).unwrap();
+    let name = PodRef { namespace: "default".into(), name: pod.into() };
     Arc::new(EndpointSpec {
-        id: EndpointId { url: url.into(), pod_uid: pod.into() },
-        target: Target {
-            tls: false,
-            host: host.into(),
-            port: port.parse().unwrap(),
-            base_path: "".into(),
-            authority: authority.into(),
-        },
-        roles: Roles::SERVE,
-        weight: 1,
-        node: "".into(),
-        zone: "".into(),
-        labels: Vec::new(),
-        pod: (!pod.is_empty()).then(|| PodRef { namespace: "default".into(), name: pod.into() }),
-        asleep: false,
-        auth: None,
-        tls: None,
-        metrics: MetricsPage::default(),
+        id: EndpointId { pod_uid: pod.into(), ..spec.id },
+        pod: (!pod.is_empty()).then_some(name),
+        ..spec
     })
 }
 

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use domain::endpoint::{
-    Endpoint, EndpointId, EndpointSpec, EndpointState, Endpoints, MetricsPage, Roles, Slab, Target,
-};
+use domain::endpoint::{Endpoint, EndpointSpec, EndpointState, Endpoints, Slab};
 use domain::name::{ModelName, ObjectName, PolicyName};
 use domain::policy::{EntrySpec, FailureMode, Mode, PolicyLimits, PolicySource, PrepareFailure};
 use domain::pool::{Chain, Entry, Pool, PoolKey, PoolState};
@@ -80,26 +78,6 @@ fn model() -> ModelName {
 
 fn endpoint(index: usize, slab: &mut Slab) -> Endpoint {
     // Ascending as text, as the endpoints of a pool are.
-    let authority = format!("engine-{index:04}:8000");
-    let spec = EndpointSpec {
-        id: EndpointId { url: format!("http://{authority}").into(), pod_uid: "".into() },
-        target: Target {
-            tls: false,
-            host: format!("engine-{index:04}").into(),
-            port: 8000,
-            base_path: "".into(),
-            authority: authority.into(),
-        },
-        roles: Roles::SERVE,
-        weight: 1,
-        node: "".into(),
-        zone: "".into(),
-        labels: Vec::new(),
-        pod: None,
-        asleep: false,
-        auth: None,
-        tls: None,
-        metrics: MetricsPage::default(),
-    };
+    let spec = EndpointSpec::at(&format!("http://engine-{index:04}:8000")).expect("a URL");
     Endpoint { spec: Arc::new(spec), state: Arc::new(EndpointState::in_slab(index as u32 + 1, slab)) }
 }
