@@ -7,6 +7,7 @@ mod abuse;
 mod cli;
 mod errors;
 mod failover;
+mod framing;
 mod gpu;
 mod headers;
 mod lifecycle;
