@@ -132,20 +132,28 @@ impl AsyncRead for ClientIo {
 
 impl AsyncWrite for ClientIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.wire {
+        let written = match &mut self.wire {
             Wire::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
             Wire::Tls(session) => Pin::new(session).poll_write(cx, bytes),
+        };
+        if written.is_ready() {
+            self.watch.wrote_something();
         }
+        written
     }
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.wire {
+        let written = match &mut self.wire {
             Wire::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
             Wire::Tls(session) => Pin::new(session).poll_write_vectored(cx, slices),
+        };
+        if written.is_ready() {
+            self.watch.wrote_something();
         }
+        written
     }
     fn is_write_vectored(&self) -> bool {
         match &self.wire {

@@ -28,6 +28,10 @@ const HEAD_MAX: Duration = Duration::from_secs(15);
 const H2_AGE_MAX: Duration = Duration::from_secs(300);
 /// How long a connection without any request yet is spared while draining.
 const FRESH_GRACE: Duration = Duration::from_secs(1);
+/// How long a connection that was told to finish may stay without a request under way, counted anew from the end of each:
+/// for what is still to be written of the last answer, and for an HTTP/2 client to acknowledge that it was told. One that
+/// never does would stay for ever.
+const FINISH_GRACE: Duration = Duration::from_secs(5);
 
 /// What must happen to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +60,8 @@ pub(crate) struct Watch {
     opened_ms: u64,
     is_h2: Cell<bool>,
     order: Cell<Option<Order>>,
+    /// Since it was told to finish: when that was, the last request ended, or more of an answer was written.
+    finishing_ms: Cell<u64>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -74,6 +80,7 @@ impl Watch {
             opened_ms: now_ms,
             is_h2: Cell::new(false),
             order: Cell::new(None),
+            finishing_ms: Cell::new(now_ms),
             waker: RefCell::new(None),
         })
     }
@@ -89,6 +96,14 @@ impl Watch {
         }
     }
 
+    /// Bytes went to the client.
+    pub(super) fn wrote_something(&self) {
+        // A slow reader may have its answer whole. Not so in HTTP/2, where whoever sends a PING makes us write.
+        if self.order.get() == Some(Order::Finish) && !self.is_h2.get() {
+            self.finishing_ms.set(self.clock.now_ms());
+        }
+    }
+
     /// A request began.
     pub(crate) fn begin(&self) {
         self.in_flight.set(self.in_flight.get() + 1);
@@ -99,7 +114,9 @@ impl Watch {
     pub(crate) fn end(&self) {
         self.in_flight.set(self.in_flight.get() - 1);
         if self.in_flight.get() == 0 {
-            self.since_ms.set(self.clock.now_ms());
+            let now_ms = self.clock.now_ms();
+            self.since_ms.set(now_ms);
+            self.finishing_ms.set(now_ms);
             self.is_reading.set(false);
         }
     }
@@ -118,6 +135,7 @@ impl Watch {
             return;
         }
         self.order.set(Some(order));
+        self.finishing_ms.set(self.clock.now_ms());
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
         }
@@ -126,20 +144,20 @@ impl Watch {
     /// What time says about it.
     fn overdue(&self, now_ms: u64) -> Option<Order> {
         let passed = |since_ms: u64, max: Duration| now_ms.saturating_sub(since_ms) >= max.as_millis() as u64;
-        if self.is_h2.get() {
-            if passed(self.opened_ms, H2_AGE_MAX) {
-                return Some(Order::Finish);
-            }
-            let idle = self.in_flight.get() == 0 && passed(self.since_ms.get(), KEEP_ALIVE_MAX);
-            return idle.then_some(Order::Finish);
-        }
+        let is_h2 = self.is_h2.get();
+        let is_old = is_h2 && passed(self.opened_ms, H2_AGE_MAX);
         if self.in_flight.get() > 0 {
-            return None;
+            return is_old.then_some(Order::Finish);
         }
-        if self.is_reading.get() {
-            return passed(self.since_ms.get(), HEAD_MAX).then_some(Order::Drop);
+        if self.order.get() == Some(Order::Finish) && passed(self.finishing_ms.get(), FINISH_GRACE) {
+            return Some(Order::Drop);
         }
-        passed(self.since_ms.get(), KEEP_ALIVE_MAX).then_some(Order::Finish)
+        // What comes on HTTP/2 after its first request need not be the beginning of another one.
+        let owes_head = if is_h2 { !self.has_served.get() } else { self.is_reading.get() };
+        if owes_head && passed(self.since_ms.get(), HEAD_MAX) {
+            return Some(Order::Drop);
+        }
+        (is_old || passed(self.since_ms.get(), KEEP_ALIVE_MAX)).then_some(Order::Finish)
     }
 }
 
@@ -267,11 +285,74 @@ mod tests {
         let epoch = Instant::now();
         let clock = Clock::new(epoch);
         let watch = watch(&clock).await;
+        let at = |seconds: u64| {
+            clock.tick(epoch + Duration::from_secs(seconds));
+            clock.now_ms()
+        };
         watch.set_h2();
         watch.begin();
-        clock.tick(epoch + Duration::from_secs(299));
-        assert_eq!(watch.overdue(clock.now_ms()), None);
-        clock.tick(epoch + Duration::from_secs(300));
-        assert_eq!(watch.overdue(clock.now_ms()), Some(Order::Finish));
+        watch.end();
+        watch.read_something();
+        assert_eq!(watch.overdue(at(74)), None, "an acknowledgement is no head");
+        assert_eq!(watch.overdue(at(75)), Some(Order::Finish), "idle");
+        watch.begin();
+        assert_eq!(watch.overdue(at(299)), None);
+        assert_eq!(watch.overdue(at(300)), Some(Order::Finish), "old");
+    }
+
+    #[tokio::test]
+    async fn an_http_2_connection_whose_first_head_never_comes_is_cut() {
+        let epoch = Instant::now();
+        let clock = Clock::new(epoch);
+        let watch = watch(&clock).await;
+        watch.set_h2();
+        let at = |seconds: u64| {
+            clock.tick(epoch + Duration::from_secs(seconds));
+            clock.now_ms()
+        };
+        at(10);
+        watch.read_something();
+        assert_eq!(watch.overdue(at(14)), None);
+        assert_eq!(watch.overdue(at(15)), Some(Order::Drop), "whatever else it says");
+    }
+
+    #[tokio::test]
+    async fn what_was_told_to_finish_is_cut_after_a_grace_unless_a_request_is_under_way() {
+        let epoch = Instant::now();
+        let clock = Clock::new(epoch);
+        let watch = watch(&clock).await;
+        watch.set_h2();
+        let at = |seconds: u64| {
+            clock.tick(epoch + Duration::from_secs(seconds));
+            clock.now_ms()
+        };
+        watch.begin();
+        at(1);
+        watch.tell(Order::Finish);
+        assert_eq!(watch.overdue(at(1_000)), Some(Order::Finish), "a request under way takes its time");
+        watch.end();
+        watch.tell(Order::Finish);
+        assert_eq!(watch.overdue(at(1_004)), Some(Order::Finish));
+        watch.read_something();
+        watch.wrote_something();
+        assert_eq!(watch.overdue(at(1_005)), Some(Order::Drop), "that it talks does not keep it");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_slowly_gets_its_answer_whole_while_its_connection_finishes() {
+        let epoch = Instant::now();
+        let clock = Clock::new(epoch);
+        let watch = watch(&clock).await;
+        let at = |seconds: u64| {
+            clock.tick(epoch + Duration::from_secs(seconds));
+            clock.now_ms()
+        };
+        watch.begin();
+        watch.end();
+        watch.tell(Order::Finish);
+        at(4);
+        watch.wrote_something();
+        assert_eq!(watch.overdue(at(8)), None);
+        assert_eq!(watch.overdue(at(9)), Some(Order::Drop), "it reads no more");
     }
 }

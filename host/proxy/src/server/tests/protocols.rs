@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use domain::endpoint::EngineTls;
@@ -92,6 +92,60 @@ async fn an_http_2_connection_is_told_to_go_away_while_draining() {
     // The client keeps its side open: only being told to go away ends the connection.
     assert_eq!(draining.await.unwrap(), 0);
     drop(sender);
+}
+
+/// One frame of HTTP/2 by hand.
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// How an HTTP/2 client that never acknowledges anything begins: its preface and empty SETTINGS.
+fn mute_opening() -> Vec<u8> {
+    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, &[])].concat()
+}
+
+/// A chat on stream 1: its fields are HPACK literals, but for the method and the scheme.
+fn mute_chat() -> Vec<u8> {
+    let mut fields = vec![0x83, 0x86];
+    for (name, value) in [(0x04, "/v1/chat/completions"), (0x01, "gateway.test")] {
+        fields.extend_from_slice(&[name, value.len() as u8]);
+        fields.extend_from_slice(value.as_bytes());
+    }
+    let body = br#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
+    [frame(1, 0x4, 1, &fields), frame(0, 0x1, 1, body)].concat()
+}
+
+#[test]
+fn http_2_clients_that_acknowledge_nothing_do_not_hold_up_draining_unless_a_request_is_under_way() {
+    let engine = Engine::start();
+    let gateway = Gateway::of(&[&engine]);
+    let say = |bytes: &[u8]| {
+        let mut client = gateway.connect();
+        client.write_all(&mute_opening()).unwrap();
+        client.write_all(bytes).unwrap();
+        client
+    };
+    let idle = [("only the settings", say(&[])), ("a head that does not end", say(&frame(1, 0, 1, &[0x83])))];
+    let mut busy = say(&mute_chat());
+    let mut served = engine.accept();
+    served.read_request();
+    let (workers, handle) = (gateway.handle.workers(), gateway.handle);
+    let in_flight = || workers.states().iter().map(|state| state.in_flight).sum::<u32>();
+
+    let begun = Instant::now();
+    let draining = std::thread::spawn(move || handle.drain(super::rig::LONG * 6));
+    for (what, mut client) in idle {
+        let mut said = Vec::new();
+        client.read_to_end(&mut said).unwrap_or_else(|error| panic!("{what}: not closed: {error}"));
+    }
+    assert_eq!(in_flight(), 1, "a request under way is not cut");
+    served.send(&ok("done"));
+    let mut said = Vec::new();
+    busy.read_to_end(&mut said).expect("closed once it is served");
+    assert!(said.windows(4).any(|window| window == b"done"), "the answer came: {said:?}");
+    assert_eq!(draining.join().unwrap(), 0, "nothing was cut off");
+    assert!(begun.elapsed() < super::rig::LONG * 2, "{:?}", begun.elapsed());
 }
 
 /// A self-signed certificate of 127.0.0.1: PEM of certificate and key.
