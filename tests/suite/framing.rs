@@ -94,6 +94,29 @@ async fn ambiguous_framing_is_refused_and_nothing_of_it_reaches_an_engine() {
                 .replace("HTTP/1.1", "HTTP/9.9")
                 .into(),
         ),
+        ("a coding before chunked", head_and_body("Transfer-Encoding: gzip, chunked\r\n", &chunked).into()),
+        ("chunked twice", head_and_body("Transfer-Encoding: chunked, chunked\r\n", &chunked).into()),
+        (
+            "codings on two lines",
+            head_and_body("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", &chunked).into(),
+        ),
+        ("two hosts", head_and_body(&format!("Host: other\r\nContent-Length: {length}\r\n"), BODY).into()),
+        (
+            "no host",
+            head_and_body(&format!("Content-Length: {length}\r\n"), BODY).replace("Host: gw\r\n", "").into(),
+        ),
+        (
+            "a space in the host",
+            head_and_body(&format!("Content-Length: {length}\r\n"), BODY)
+                .replace("Host: gw", "Host: gw x")
+                .into(),
+        ),
+        (
+            "a user in the host",
+            head_and_body(&format!("Content-Length: {length}\r\n"), BODY)
+                .replace("Host: gw", "Host: user@gw")
+                .into(),
+        ),
         ("no version", format!("POST {CHAT}\r\n\r\n{BODY}").into()),
         (
             "a space in the target",

@@ -1,6 +1,7 @@
 //! The life of a request, on one screen.
 
 mod address;
+mod head;
 mod here;
 mod meaning;
 
@@ -17,6 +18,7 @@ use domain::route::{ErrorFormat, Route};
 use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::dialect::Operation;
@@ -48,15 +50,20 @@ pub(crate) async fn serve(
 ) -> Result<Response<Answer>, Infallible> {
     let (parts, incoming) = request.into_parts();
     let mut flight = Flight::begin(Rc::clone(&worker), client, &parts.headers);
-    let mut response = match live(&mut flight, &parts, incoming).await {
-        Ok(Served::Here(response)) => {
-            flight.finish(Ending::Local { status: response.status().as_u16() });
-            response.map(Answer::Full)
-        }
-        Ok(Served::Engine(won, idle)) => relay::answer(won, flight, idle),
-        Err(kind) => refuse(flight, &parts, kind),
+    let fault = head::fault(&parts, incoming.size_hint().exact().is_some());
+    let mut response = match fault {
+        Some(fault) => refuse_head(flight, &parts, fault),
+        None => match live(&mut flight, &parts, incoming).await {
+            Ok(Served::Here(response)) => {
+                flight.finish(Ending::Local { status: response.status().as_u16() });
+                response.map(Answer::Full)
+            }
+            Ok(Served::Engine(won, idle)) => relay::answer(won, flight, idle),
+            Err(kind) => refuse(flight, &parts, kind),
+        },
     };
-    if worker.is_draining() && parts.version < Version::HTTP_2 {
+    // Nobody can tell what follows a head that may be read in two ways.
+    if (worker.is_draining() || fault.is_some()) && parts.version < Version::HTTP_2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
@@ -166,6 +173,19 @@ fn error_format(flight: &Flight, parts: &Parts) -> ErrorFormat {
     });
     let only = if let [only] = &snapshot.gateways[..] { Some(only) } else { None };
     named.or(only).map_or_else(ErrorFormat::default, |gateway| gateway.settings.error_format)
+}
+
+/// The answer to a head with this fault.
+#[cold]
+fn refuse_head(mut flight: Flight, parts: &Parts, fault: &str) -> Response<Answer> {
+    let context = FailureContext {
+        format: error_format(&flight, parts),
+        dialect: flight.client.dialect,
+        ..FailureContext::new(flight.request_id())
+    };
+    let response = respond::bad_head(fault, &context);
+    flight.finish(Ending::Local { status: response.status().as_u16() });
+    response.map(Answer::Full)
 }
 
 /// The answer to a failure.

@@ -102,6 +102,16 @@ pub fn failure(failure: &Failure, context: &FailureContext<'_>) -> Response<Byte
     answer
 }
 
+/// The answer to a head that cannot be served, whatever was asked for: 400, with what is wrong with it.
+pub(crate) fn bad_head(fault: &str, context: &FailureContext<'_>) -> Response<Bytes> {
+    let (kind, body) = match (context.dialect, context.format) {
+        (Dialect::Text, _) => ("text/plain; charset=utf-8", format!("{fault}\n").into_bytes()),
+        (Dialect::Json, ErrorFormat::Compat) => ("application/json", text::compat_error(fault)),
+        (Dialect::Json, ErrorFormat::OpenAi) => ("application/json", text::openai_bad_head(fault)),
+    };
+    respond(StatusCode::BAD_REQUEST, kind, body, context.request_id)
+}
+
 /// An answer of our own: status, content type, body and the request's id.
 pub(crate) fn respond(
     status: StatusCode,

@@ -6,14 +6,20 @@ use serde::Serialize;
 
 use super::{BodyKind, echo, message};
 
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Shape<'a> {
+    Error(&'a str),
+    Detail(&'a str),
+}
+
+/// `{"error":"…"}`.
+pub(super) fn compat_error(message: &str) -> Vec<u8> {
+    json(&Shape::Error(message))
+}
+
 /// `{"error":"…"}`; `{"detail":"…"}` for paths and methods, as the old router's framework wrote them.
 pub(super) fn compat(kind: &FailureKind, body: BodyKind) -> Vec<u8> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "lowercase")]
-    enum Shape<'a> {
-        Error(&'a str),
-        Detail(&'a str),
-    }
     let message = message(kind, body);
     json(&match kind {
         FailureKind::PathUnknown | FailureKind::MethodNotAllowed => Shape::Detail(&message),
@@ -56,6 +62,12 @@ pub(super) fn openai(failure: &Failure, status: StatusCode, body: BodyKind) -> V
     };
     let message = message(&failure.kind, body);
     json(&OpenAi { error: OpenAiError { message: &message, kind, param, code } })
+}
+
+/// The same for a head that cannot be served.
+pub(super) fn openai_bad_head(message: &str) -> Vec<u8> {
+    let (kind, code) = ("invalid_request_error", Some("bad_head"));
+    json(&OpenAi { error: OpenAiError { message, kind, param: None, code } })
 }
 
 /// One line of text.

@@ -11,8 +11,12 @@ const BACKLOG: i32 = 4_096;
 /// Binds one listener per worker. Port 0 takes any free port, the same for all of them.
 ///
 /// `SO_REUSEPORT` would let a second process join in and take every other connection unnoticed. So the address is bound
-/// once without the option first; while that fails, so does this.
+/// once without the option first; while that fails, so does this. The error names the address.
 pub(super) fn bind(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+    bind_all(address, workers).map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))
+}
+
+fn bind_all(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     let address = match address.port() {
         // Nobody can have a port that does not exist yet; asking for it alone would let it go again before it is ours.
         0 => address,
@@ -69,6 +73,9 @@ mod tests {
     #[test]
     fn a_second_process_on_the_same_port_is_noticed() {
         let (bound, _listeners) = bind(any(), 2).unwrap();
-        assert_eq!(bind(bound, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let error = bind(bound, 2).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let named = format!("{bound}: Address already in use");
+        assert!(error.to_string().starts_with(&named), "who is to free it has to know which: {error}");
     }
 }

@@ -78,7 +78,8 @@ pub(crate) fn write_head(out: &mut Vec<u8>, endpoint: &EndpointSpec, request: &F
     out.extend_from_slice(b"\r\n");
 }
 
-/// Lines that concern the client's connection only, or that are written anew.
+/// Lines that concern the client's connection only (its credentials for a proxy, which is what we are, among them), or that
+/// are written anew.
 fn is_ours(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
@@ -91,6 +92,7 @@ fn is_ours(name: &HeaderName) -> bool {
             | "trailer"
             | "expect"
             | "keep-alive"
+            | "proxy-authorization"
             | "proxy-connection"
             | "cookie"
             | "x-request-id"

@@ -63,6 +63,42 @@ fn malformed_framing_is_refused() {
 }
 
 #[test]
+fn heads_that_two_parsers_could_read_differently_are_refused() {
+    let size = BODY.len();
+    let chunked = format!("{size:x}\r\n{BODY}\r\n0\r\n\r\n");
+    for (name, raw) in [
+        ("two hosts", format!("host: a\r\nhost: b\r\ncontent-length: {size}\r\n\r\n{BODY}")),
+        ("the same host twice", format!("host: a\r\nhost: a\r\ncontent-length: {size}\r\n\r\n{BODY}")),
+        ("no host", format!("content-length: {size}\r\n\r\n{BODY}")),
+        ("a space in the host", format!("host: a b\r\ncontent-length: {size}\r\n\r\n{BODY}")),
+        ("a user in the host", format!("host: u@h\r\ncontent-length: {size}\r\n\r\n{BODY}")),
+        ("a coding before chunked", format!("host: h\r\ntransfer-encoding: gzip, chunked\r\n\r\n{chunked}")),
+        ("chunked twice", format!("host: h\r\ntransfer-encoding: chunked, chunked\r\n\r\n{chunked}")),
+        (
+            "a coding on a line of its own",
+            format!("host: h\r\ntransfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n{chunked}"),
+        ),
+    ] {
+        let raw = format!("POST /v1/completions HTTP/1.1\r\n{raw}");
+        assert_eq!(send(raw.as_bytes()), Seen::Refused(400), "{name}");
+    }
+}
+
+#[test]
+fn a_head_that_is_refused_is_told_why_and_ends_its_connection() {
+    let gateway = Gateway::of(&[]);
+    let mut client = gateway.connect();
+    client.write_all(b"GET /version HTTP/1.1\r\n\r\nGET /version HTTP/1.1\r\nhost: h\r\n\r\n").unwrap();
+    let answer = read_answer(&mut client);
+    assert_eq!((answer.status, answer.header("connection")), (400, Some("close")));
+    assert_eq!(answer.body, br#"{"error":"Invalid request: no Host header."}"#);
+    assert!(answer.header("x-request-id").is_some());
+    let mut rest = Vec::new();
+    let _ = client.read_to_end(&mut rest);
+    assert!(rest.is_empty(), "what follows is not served");
+}
+
+#[test]
 fn chunks_of_http_1_0_are_refused() {
     let raw = format!("POST /v1/completions HTTP/1.0\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n{BODY}");
     assert_eq!(send(raw.as_bytes()), Seen::Refused(400));
@@ -132,7 +168,7 @@ fn headers_of_the_clients_connection_end_here_and_the_rest_goes_on() {
     let raw = post(
         "/v1/completions",
         "connection: keep-alive, x-secret\r\nx-secret: 1\r\nkeep-alive: timeout=5\r\nproxy-connection: keep-alive\r\n\
-         te: trailers\r\ntrailer: x\r\nupgrade: h2c\r\nauthorization: Bearer t\r\nx-forwarded-for: 10.1.1.1\r\n\
+         te: trailers\r\ntrailer: x\r\nupgrade: h2c\r\nproxy-authorization: Basic x\r\nauthorization: Bearer t\r\nx-forwarded-for: 10.1.1.1\r\n\
          x-request-id: mine-1\r\nx-custom: kept\r\n",
         BODY,
     );
@@ -140,7 +176,16 @@ fn headers_of_the_clients_connection_end_here_and_the_rest_goes_on() {
     let all = |name: &str| -> Vec<&str> {
         headers.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
     };
-    for gone in ["connection", "x-secret", "keep-alive", "proxy-connection", "te", "trailer", "upgrade"] {
+    for gone in [
+        "connection",
+        "x-secret",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "upgrade",
+    ] {
         assert!(all(gone).is_empty(), "{gone}");
     }
     assert_eq!(all("authorization"), ["Bearer t"]);
