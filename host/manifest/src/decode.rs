@@ -6,6 +6,7 @@
 mod check;
 mod document;
 mod schema;
+mod spelling;
 mod tree;
 
 use std::sync::Arc;
@@ -33,8 +34,11 @@ pub struct Decoded {
     pub findings: Vec<Finding>,
     /// Objects that the file names and that are refused as they stand: an earlier version of each should stay in force.
     pub refused: Vec<ObjectKey>,
-    /// Some document could not even be named: nothing that came from this file earlier should be taken as removed.
+    /// Some document could not even be named, or is of a kind or version of our group that is not known: nothing that
+    /// came from this file earlier should be taken as removed.
     pub broken: bool,
+    /// Documents that hold something, readable or not. 0: the file is empty but for comments.
+    pub documents: usize,
 }
 
 /// Reads one file. `file` is what findings call it.
@@ -49,6 +53,7 @@ pub fn decode(file: &Arc<str>, bytes: &[u8]) -> Decoded {
         Err((message, remedy)) => {
             let origin = Origin { file: Arc::clone(file), ..Origin::default() };
             reading.out.broken = true;
+            reading.out.documents = 1;
             reading.find(Severity::Error, "", origin, "", "Unreadable", message.into(), remedy.into());
         }
     }
@@ -82,8 +87,12 @@ impl Reading<'_> {
     fn document(&mut self, document: &document::Document<'_>) {
         match tree::parse(document.text, document.line) {
             Ok(node) if matches!(node.content, Content::Null) => {}
-            Ok(node) => self.object(&node, document.line),
+            Ok(node) => {
+                self.out.documents += 1;
+                self.object(&node, document.line);
+            }
             Err(error) => {
+                self.out.documents += 1;
                 self.out.broken = true;
                 let origin = self.origin(error.line, error.column);
                 let remedy = "correct the YAML; the other documents of this file are read all the same";
@@ -114,17 +123,44 @@ impl Reading<'_> {
             return items.iter().for_each(|item| self.object(item, item.line));
         }
         let Some(known) = Kind::ALL.into_iter().find(|known| known.as_str() == kind) else {
+            return self.unknown_kind(origin, api_version, kind);
+        };
+        if known.api_version() != api_version {
+            return self.unknown_version(origin, api_version, known);
+        }
+        self.typed(node, known, origin, None);
+    }
+
+    fn unknown_kind(&mut self, origin: Origin, api_version: &str, kind: &str) {
+        let near = spelling::nearest(kind);
+        // Without a group (`v1`) both may be wrong: the cluster itself has no kind that is spelt like one of ours.
+        if !spelling::is_ours(api_version, kind) && (near.is_none() || api_version.contains('/')) {
             let message = format!("kind {kind} ({api_version}) means nothing here and is ignored");
             let remedy = "remove the document from this directory if that is not meant".into();
             return self.find(Severity::Warning, "", origin, "kind", "UnknownKind", message, remedy);
-        };
-        if known.api_version() != api_version {
-            let message = format!("{kind} of {api_version} is not read");
-            let remedy = format!("write apiVersion: {}", known.api_version());
-            let severity = if known.is_ours() { Severity::Error } else { Severity::Warning };
-            return self.find(severity, "", origin, "apiVersion", "UnknownVersion", message, remedy);
         }
-        self.typed(node, known, origin, None);
+        self.out.broken = true;
+        let message =
+            format!("there is no kind {kind} ({api_version}); what the file held before stays in force");
+        let remedy = match near {
+            Some(near) => format!("write apiVersion: {} and kind: {}", near.api_version(), near.as_str()),
+            None => "correct the kind, or remove the document".into(),
+        };
+        self.find(Severity::Error, "", origin, "kind", "UnknownKind", message, remedy);
+    }
+
+    fn unknown_version(&mut self, origin: Origin, api_version: &str, known: Kind) {
+        let kind = known.as_str();
+        // A kind of ours without a group can only be a mistake; with another group it is somebody else's, who uses the
+        // same name.
+        let is_meant =
+            spelling::is_ours(api_version, kind) || (known.is_ours() && !api_version.contains('/'));
+        self.out.broken |= is_meant;
+        let severity = if is_meant || known.is_ours() { Severity::Error } else { Severity::Warning };
+        let stays = if is_meant { "; what the file held before stays in force" } else { "" };
+        let message = format!("{kind} of {api_version} is not read{stays}");
+        let remedy = format!("write apiVersion: {}", known.api_version());
+        self.find(severity, "", origin, "apiVersion", "UnknownVersion", message, remedy);
     }
 
     fn typed(&mut self, node: &Node, kind: Kind, origin: Origin, status: Option<Value>) {
@@ -256,3 +292,6 @@ fn body(kind: Kind, value: Value) -> Result<Body, serde_json::Error> {
         Kind::Secret => Body::Secret(read(value)?),
     })
 }
+
+#[cfg(test)]
+mod tests;
