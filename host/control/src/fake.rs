@@ -56,8 +56,8 @@ impl Prepared for FakePolicy {
     }
 }
 
-/// Prepares policies by the text of their file: `slow…` is pending until [`FakePrepare::finish`], `bad…` fails, a missing
-/// file fails, everything else is ready, with the text as its version. Built-ins are ready.
+/// Prepares policies by the text of their file: `slow…` is pending until [`FakePrepare::finish`], `bad…` fails, `picky…` fails
+/// without settings, a missing file fails, everything else is ready, with the text as its version. Built-ins are ready.
 #[derive(Default)]
 pub(crate) struct FakePrepare {
     finished: Mutex<BTreeSet<String>>,
@@ -97,6 +97,13 @@ impl Prepare for FakePrepare {
         };
         if text.starts_with("bad") {
             return failed("InvalidComponent", "it is no component");
+        }
+        if text.starts_with("picky") && &*spec.config == "{}" {
+            let Preparation::Failed(failure) = failed("ConfigRejected", "must be set") else {
+                unreachable!()
+            };
+            let config_path = Some("/marker".to_owned());
+            return Preparation::Failed(PrepareFailure { config_path, ..failure });
         }
         if text.starts_with("slow") && !self.finished.lock().expect("no panic").contains(&text) {
             return Preparation::Pending;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use domain::draft::Draft;
 use domain::endpoint::EndpointSpec;
-use domain::finding::{Finding, Origin};
+use domain::finding::Finding;
 use domain::name::ObjectName;
 use domain::policy::EntrySpec;
 use manifest::{Bundle, Change, Kind, LowerOptions, Lowered, Object, ObjectKey, ServiceDraft, lower};
@@ -147,12 +147,6 @@ impl Index {
     /// What is wrong with the objects.
     pub(crate) fn findings(&self) -> &[Finding] {
         &self.lowered.findings
-    }
-
-    /// Where a gateway stands.
-    pub(crate) fn gateway_origin(&self, name: &ObjectName) -> Origin {
-        let key = ObjectKey { kind: Kind::InferenceGateway, name: name.clone() };
-        self.bundle.source(&key).map(|source| source.origin.clone()).unwrap_or_default()
     }
 }
 

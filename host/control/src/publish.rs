@@ -11,7 +11,7 @@ use domain::assemble::{Assembled, Assembler, PolicyTrouble};
 use domain::endpoint::EndpointSpec;
 use domain::finding::{Finding, Severity};
 use domain::name::{Generation, ObjectName};
-use domain::policy::{EntrySpec, Preparation, Prepare, PrepareFailure};
+use domain::policy::{EntrySpec, FailureMode, PolicySource, Preparation, Prepare, PrepareFailure};
 use manifest::{Bundle, Kind, ObjectKey};
 
 use crate::index::{Index, Services};
@@ -139,13 +139,27 @@ impl Core {
         // After the chains: what nobody uses waits for what somebody does.
         self.policies.clear();
         for (name, spec) in self.index.policies() {
-            let preparation = Arc::new(prepare.prepare(spec));
+            let preparation = Arc::new(self.preparation(name, spec, prepare));
             self.policies.insert(name.clone(), PolicyState { spec: Arc::clone(spec), preparation });
             if !assembled.specs.iter().any(|known| known.name == spec.name && known == spec) {
                 assembled.specs.push(Arc::clone(spec));
             }
         }
         assembled
+    }
+
+    /// What came of a policy by itself. One that wants settings which only gateways give is judged as the first of them has it.
+    fn preparation(&self, name: &ObjectName, spec: &EntrySpec, prepare: &dyn Prepare) -> Preparation {
+        let alone = prepare.prepare(spec);
+        let wants_settings = matches!(&alone, Preparation::Failed(failure) if failure.config_path.is_some());
+        if !wants_settings {
+            return alone;
+        }
+        let gateways = self.index.draft().gateways.iter();
+        let routes = gateways.filter(|g| g.name.namespace == name.namespace).flat_map(|g| &g.routes);
+        let mut entries = routes.flat_map(|route| route.chain.iter());
+        let in_a_chain = entries.find(|entry| entry.name == spec.name && entry.source == spec.source);
+        in_a_chain.map_or(alone, |entry| prepare.prepare(entry))
     }
 
     /// Every chain entry that is asked for, and every policy by itself.
@@ -202,7 +216,10 @@ impl Core {
         let mut findings: Vec<Finding> = self.sources.values().flatten().cloned().collect();
         findings.extend_from_slice(self.index.findings());
         let troubles_from = findings.len();
-        for trouble in &self.troubles {
+        // A policy that is not there at all is found where it is named, with the remedy.
+        let is_there =
+            |source: &PolicySource| !matches!(source, PolicySource::Bytes { bytes, .. } if bytes.is_empty());
+        for trouble in self.troubles.iter().filter(|trouble| is_there(&trouble.spec.source)) {
             let finding = self.describe(trouble);
             // Every pool of a gateway has the same trouble with the same policy.
             if !findings[troubles_from..].contains(&finding) {
@@ -219,19 +236,17 @@ impl Core {
     }
 
     fn describe(&self, trouble: &PolicyTrouble) -> Finding {
-        let instead = if trouble.last_good_serves {
-            "the last good one decides in its place"
-        } else {
-            "its place in the chain is left out"
-        };
+        let instead = instead(trouble);
         let policy = &trouble.spec.name;
-        let origin = self.index.gateway_origin(&trouble.gateway);
+        let key = ObjectKey { kind: Kind::InferenceGateway, name: trouble.gateway.clone() };
+        let field = self.field(trouble).unwrap_or_default();
+        let origin = self.index.bundle().source(&key).map(|source| source.locate(&field)).unwrap_or_default();
         let object = format!("InferenceGateway {}", trouble.gateway).into();
         let base = Finding {
             severity: Severity::Info,
             object,
             origin,
-            field: String::new(),
+            field,
             reason: PREPARING,
             message: format!("policy `{policy}` is being prepared; {instead}"),
             remedy: String::new(),
@@ -246,6 +261,20 @@ impl Core {
         }
     }
 
+    /// Which entry of its gateway's chain is in trouble: the first of this name. `None` where the chain is no list.
+    fn field(&self, trouble: &PolicyTrouble) -> Option<String> {
+        let gateway = self.index.bundle().gateways.get(&trouble.gateway)?;
+        let names = gateway.value.spec.policies.iter().map(|entry| match (&entry.name, &entry.policy_ref) {
+            (Some(name), _) => name.as_str(),
+            (None, Some(to)) => to.name.as_str(),
+            (None, None) => "",
+        });
+        let policy = trouble.spec.name.as_str();
+        let at = names.into_iter().position(|name| name.eq_ignore_ascii_case(policy))?;
+        let is_config = trouble.failure.as_ref().is_some_and(|failure| failure.config_path.is_some());
+        Some(format!("spec.policies[{at}]{}", if is_config { ".config" } else { "" }))
+    }
+
     /// A policy that does not load by itself, unless a gateway that names it says so already.
     fn describe_alone(&self, name: &ObjectName, state: &PolicyState) -> Option<Finding> {
         let Preparation::Failed(failure) = &*state.preparation else { return None };
@@ -258,10 +287,14 @@ impl Core {
             return None;
         }
         let key = ObjectKey { kind: Kind::RoutingPolicy, name: name.clone() };
-        let field = if failure.config_path.is_some() { "spec.config" } else { "spec.source" };
+        // No gateway names it, or that one's finding would be here: its settings may be still to come.
+        let (severity, field) = match failure.config_path {
+            Some(_) => (Severity::Warning, "spec.config"),
+            None => (Severity::Error, "spec.source"),
+        };
         let origin = self.index.bundle().source(&key).map(|source| source.locate(field)).unwrap_or_default();
         Some(Finding {
-            severity: Severity::Error,
+            severity,
             object: key.to_string().into(),
             origin,
             field: field.to_owned(),
@@ -269,6 +302,16 @@ impl Core {
             message: format!("the policy does not load: {}", why(failure)),
             remedy: failure.remedy.clone(),
         })
+    }
+}
+
+/// What happens to requests meanwhile.
+pub(crate) fn instead(trouble: &PolicyTrouble) -> &'static str {
+    match trouble.spec.failure_mode {
+        _ if trouble.last_good_serves => "the last good chain decides",
+        FailureMode::Reject => "requests that come to it are refused",
+        FailureMode::LeastInFlight => "the least busy endpoint is taken when it is its turn",
+        FailureMode::NextPolicy => "its place in the chain is left out",
     }
 }
 

@@ -175,7 +175,7 @@ pub enum Preparation {
 
 /// Why a policy does not load.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}: {message}")]
+#[error("{reason}: {message}{}", at(.config_path))]
 pub struct PrepareFailure {
     /// CamelCase condition reason: `FetchFailed`, `DigestMismatch`, `TooLarge`, `InvalidComponent`, `WrongWorld`,
     /// `ImportNotGranted`, `UnknownSignal`, `ConfigRejected`, `Impure`, `ProbeFailed`.
@@ -186,6 +186,10 @@ pub struct PrepareFailure {
     pub config_path: Option<String>,
     /// What to do about it; may be empty.
     pub remedy: String,
+}
+
+fn at(config_path: &Option<String>) -> String {
+    config_path.as_ref().map_or_else(String::new, |path| format!(" (config at `{path}`)"))
 }
 
 /// The control plane's side: makes policies ready. Never called on the request path.

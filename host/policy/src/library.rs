@@ -22,7 +22,7 @@ use crate::bindings::RoutingPolicy;
 use crate::engine;
 use crate::evaluate::Evaluator;
 use crate::fetch::{Desk, FetchOptions, Fetcher, Order};
-use crate::host_state::{HostState, PolicyLog};
+use crate::host_state::{HostState, LogLevel, PolicyLog};
 use crate::inspect::refuse;
 use crate::instance::Recipe;
 use crate::probe;
@@ -387,7 +387,10 @@ impl Shared {
             config: Arc::clone(&key.config),
             limits: key.limits,
         };
-        let probed = probe::probe(&recipe, &compiled.description);
+        let log = Arc::new(PolicyLog::keeping(key.name.as_str()));
+        let tried = Recipe { log: Arc::clone(&log), ..recipe.clone() };
+        let probed = probe::probe(&tried, &compiled.description);
+        let probed = probed.map_err(|failure| with_last_words(failure, &log));
         let mut tables = self.tables();
         if let Some(state) = tables.policies.get_mut(key) {
             *state = match probed {
@@ -409,6 +412,15 @@ impl Shared {
             wake();
         }
     }
+}
+
+/// What the guest said last, if it was an error: the text of a panic, as a rule.
+fn with_last_words(mut failure: PrepareFailure, log: &PolicyLog) -> PrepareFailure {
+    let said = log.take().into_iter().rfind(|line| line.level == LogLevel::Error);
+    if let Some(said) = said {
+        failure.message = format!("{}; it said: {}", failure.message, said.message.escape_debug());
+    }
+    failure
 }
 
 impl Desk for Shared {

@@ -82,7 +82,9 @@ pub(crate) fn start_failure(error: StartError) -> PrepareFailure {
             reason: "ConfigRejected",
             message,
             config_path: Some(path),
-            remedy: "see the schema that `wicketgate policy check` prints".to_owned(),
+            remedy:
+                "see the schema that `wicketgate policy check` prints; its `--config JSON` tries settings"
+                    .to_owned(),
         },
         error @ StartError::Failed { .. } => probe_failed(&error),
     }

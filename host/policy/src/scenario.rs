@@ -140,7 +140,7 @@ pub struct ScenarioRequest {
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
     /// Not the JSON that is documented.
-    #[error("the scenario cannot be read: {0}")]
+    #[error("the scenario cannot be read")]
     Json(#[from] serde_json::Error),
     /// There is no endpoint.
     #[error("`pool.endpoints` names no endpoint")]

@@ -78,8 +78,9 @@ pub struct Explanation {
     /// URL of the endpoint; absent where the request was turned away.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Box<str>>,
-    /// What deciding took, microseconds.
-    pub took_us: f64,
+    /// What deciding took, microseconds; absent where it was not timed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub took_us: Option<f64>,
     /// The entries of the chain, in order.
     pub entries: Vec<EntryExplanation>,
 }
@@ -102,8 +103,9 @@ pub struct EntryExplanation {
     pub fault: Option<&'static str>,
     /// Fuel used.
     pub fuel: u64,
-    /// Time of the call, microseconds.
-    pub took_us: f64,
+    /// Time of the call, microseconds; absent where it was not timed: one decision in sixteen is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub took_us: Option<f64>,
 }
 
 impl Log {
@@ -139,6 +141,11 @@ impl Log {
         found.sort_by_key(|record| record.at_unix_ms);
         found.iter().map(Record::explain).collect()
     }
+}
+
+/// Zero nanoseconds: not timed.
+fn micros(nanoseconds: u64) -> Option<f64> {
+    (nanoseconds > 0).then(|| nanoseconds as f64 / 1e3)
 }
 
 fn cut(request_id: &str) -> &[u8] {
@@ -187,7 +194,7 @@ impl Record {
             prompt_tokens: self.prompt_tokens,
             cached_tokens: self.cached_tokens,
             endpoint: self.url(self.endpoint),
-            took_us: self.took_ns as f64 / 1e3,
+            took_us: micros(self.took_ns),
             entries: (0..labels.entries.len()).map(|entry| self.entry(entry)).collect(),
         }
     }
@@ -213,7 +220,7 @@ impl Record {
             endpoint: self.url(endpoint),
             fault,
             fuel: trace.map_or(0, |trace| trace.fuel),
-            took_us: trace.map_or(0.0, |trace| f64::from(trace.nanoseconds) / 1e3),
+            took_us: trace.and_then(|trace| micros(trace.nanoseconds.into())),
         }
     }
 

@@ -5,7 +5,7 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
-use crate::fake::{FakePrepare, file_policy, gateway, service};
+use crate::fake::{FakePrepare, document, file_policy, gateway, service};
 use crate::source::directory::Directory;
 
 struct Place {
@@ -96,6 +96,43 @@ fn one_policy_in_trouble_is_one_finding_per_gateway() {
         .collect();
     objects.sort();
     assert_eq!(objects, ["InferenceGateway default/g", "InferenceGateway default/h"]);
+}
+
+#[test]
+fn a_policy_whose_settings_only_a_gateway_gives_is_judged_with_them() {
+    let mut place = Place::new();
+    let policy = place.dir.path().join("p.wasm");
+    fs::write(&policy, "picky").expect("written");
+    let services = service("s", &["http://127.0.0.1:9"]) + &file_policy("p", &policy);
+    let chain = |config: &str| {
+        let routes = r#"[{"model":"m","inferenceServiceRef":"s"}]"#;
+        let entries =
+            format!(r#"[{{"name":"round-robin"}},{{"policyRef":{{"name":"p"}},"config":{config}}}]"#);
+        services.clone()
+            + &document("InferenceGateway", "g", &format!(r#"{{"routes":{routes},"policies":{entries}}}"#))
+    };
+    let rejected = |place: &Place| {
+        let findings = place.core.findings().into_iter().filter(|finding| finding.reason == "ConfigRejected");
+        findings.map(|finding| (finding.severity, finding.field)).collect::<Vec<_>>()
+    };
+    place.write(&services).expect("a change");
+    assert_eq!(rejected(&place), [(Severity::Warning, "spec.config".to_owned())], "nobody gives them");
+    place.write(&chain(r#"{"marker":1}"#)).expect("a change");
+    assert_eq!(rejected(&place), []);
+    place.write(&chain("{}")).expect("a change");
+    let entry = "spec.policies[1].config".to_owned();
+    assert_eq!(rejected(&place), [(Severity::Error, entry)], "said once, where the settings belong");
+}
+
+#[test]
+fn a_policy_that_is_not_there_is_found_once_even_where_it_has_to_decide() {
+    let mut place = Place::new();
+    let routes = r#"[{"model":"m","inferenceServiceRef":"s"}]"#;
+    let spec = format!(
+        r#"{{"routes":{routes},"policies":[{{"policyRef":{{"name":"gaurd"}},"failureMode":"Reject"}}]}}"#
+    );
+    place.write(&(service("s", &["http://127.0.0.1:9"]) + &document("InferenceGateway", "g", &spec)));
+    assert_eq!(place.reasons(), ["PolicyNotFound"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::condition::Conditions;
 use super::{About, Draft, ROUTES_MAX, Said, Truth, View, count};
+use crate::publish::instead;
 
 pub(super) fn draft(
     about: &About<'_, InferenceGateway>,
@@ -43,9 +44,6 @@ pub(super) fn draft(
 fn programmed(about: &About<'_, InferenceGateway>, is_in_force: bool) -> Said {
     let mut troubles = about.view.facts.troubles.iter().filter(|trouble| trouble.gateway == *about.name);
     let failed = troubles.clone().find_map(|trouble| Some((trouble, trouble.failure.as_ref()?)));
-    let instead = |last_good| {
-        if last_good { "the last good chain decides" } else { "its place in the chain is left out" }
-    };
     if let Some((trouble, failure)) = failed {
         let at = failure.config_path.as_ref().map_or(String::new(), |path| format!(" (config at {path})"));
         let remedy = if failure.remedy.is_empty() { String::new() } else { format!("; {}", failure.remedy) };
@@ -53,7 +51,7 @@ fn programmed(about: &About<'_, InferenceGateway>, is_in_force: bool) -> Said {
             "policy {} does not load: {}{at}; {}{remedy}",
             trouble.spec.name,
             failure.message,
-            instead(trouble.last_good_serves)
+            instead(trouble)
         );
         return Said::no(failure.reason, message);
     }
@@ -62,11 +60,9 @@ fn programmed(about: &About<'_, InferenceGateway>, is_in_force: bool) -> Said {
         return Said::no(finding.reason, manifest::condition::message(finding));
     }
     match troubles.next() {
-        Some(trouble) => Said::pending(format!(
-            "policy {} is being prepared; {}",
-            trouble.spec.name,
-            instead(trouble.last_good_serves)
-        )),
+        Some(trouble) => {
+            Said::pending(format!("policy {} is being prepared; {}", trouble.spec.name, instead(trouble)))
+        }
         None if is_in_force => Said::yes("Programmed", ""),
         None => Said::pending("the gateway is not in force yet"),
     }

@@ -103,8 +103,9 @@ impl Lowering<'_> {
         let spec = &held.value.spec;
         let mode = failure_mode(spec.failure_mode);
         let Some(source) = self.policy_source(&object, spec) else {
-            let message =
-                format!("RoutingPolicy {object} has no usable source; the last good chain stays in force");
+            let message = format!(
+                "RoutingPolicy {object} has no usable source; the last good chain stays in force, if there is one"
+            );
             let remedy = format!("see RoutingPolicy {object}");
             self.report.error(bundle, about, field, "PolicyNotFound", message, remedy);
             return Err(Missing { name: name.into(), rejects: true, failure_mode: mode });

@@ -286,7 +286,7 @@ fn fetch_failed(path: &Path, error: &io::Error) -> PrepareFailure {
     refuse(
         "FetchFailed",
         format!("`{}` cannot be read: {error}", path.display()),
-        "put the component there; it is looked for again when the file changes",
+        "put the component there; a gateway looks again when the file changes",
     )
 }
 

@@ -90,6 +90,12 @@ fn a_refused_configuration_names_the_place() {
 }
 
 #[test]
+fn what_a_guest_said_when_it_panicked_is_in_the_reason() {
+    let failure = failure(&spec("testing/hostile", r#"{"behaviour":"panic"}"#));
+    assert!(failure.message.contains("hostile, as asked for"), "{failure}");
+}
+
+#[test]
 fn equal_specs_share_one_policy_and_the_right_digest_is_accepted() {
     let one = LIBRARY.ready_now(&spec("round-robin", "{}")).unwrap();
     let sha256 = Some(one.digest.to_string().into());

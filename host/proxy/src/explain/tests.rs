@@ -50,7 +50,7 @@ fn a_decision_is_found_by_its_request_and_says_who_did_what() {
         "entries": [
             {"policy": "session-affinity", "step": "no_session", "fuel": 500, "took_us": 1.5},
             {"policy": "prefix-hash", "step": "chose", "endpoint": "http://10.0.0.2:8000", "fuel": 500, "took_us": 1.5},
-            {"policy": "load-aware", "step": "not_asked", "fuel": 0, "took_us": 0.0},
+            {"policy": "load-aware", "step": "not_asked", "fuel": 0},
         ],
     });
     assert_eq!(page, expected);
