@@ -85,6 +85,59 @@ async fn unreadable_file_keeps_the_last_good_state_and_is_pointed_at() {
         .await;
 }
 
+/// Bad input: a file that is written in place is empty for a while, then half of itself, and nobody notices.
+#[tokio::test]
+async fn file_truncated_and_rewritten_two_seconds_later_fails_nobody() {
+    use std::io::Write;
+
+    let engines = engines(2, &Config::default()).await;
+    let manifest = |engine: &EngineHandle| Manifest::new().model("m", [engine.url()]).yaml();
+    let gateway = Gateway::ready(Options::manifest(manifest(&engines[0]))).await;
+    let traffic = async |time: Duration| {
+        let start = Instant::now();
+        while start.elapsed() < time {
+            assert_eq!(answered_by(&gateway, "m").await, engines[0].name(), "after {:?}", start.elapsed());
+        }
+    };
+    let path = gateway.manifests().join("manifests.yaml");
+    let text = manifest(&engines[1]);
+    let (head, tail) = text.split_at(text.find("---\n").expect("two documents"));
+
+    let mut file = std::fs::File::create(&path).expect("truncated");
+    traffic(Duration::from_secs(1)).await;
+    file.write_all(head.as_bytes()).expect("written");
+    traffic(Duration::from_secs(1)).await;
+    file.write_all(tail.as_bytes()).expect("written");
+    drop(file);
+    let new = async || (answered_by(&gateway, "m").await == engines[1].name()).then_some(());
+    until("the new engine", new).await;
+
+    // Truncated and left alone: said, and served all the same.
+    std::fs::File::create(&path).expect("truncated");
+    let found = finding(&gateway, |finding| finding["reason"] == "EmptyFile").await;
+    assert_eq!(found["severity"], "warning", "{found}");
+    assert_eq!(answered_by(&gateway, "m").await, engines[1].name());
+    std::fs::write(&path, manifest(&engines[0])).expect("written");
+    until("the finding to go", || async { findings(&gateway).await.is_empty().then_some(()) }).await;
+    assert_eq!(answered_by(&gateway, "m").await, engines[0].name());
+}
+
+/// Bad input: a name of ours with a letter wrong removes nothing.
+#[tokio::test]
+async fn typo_in_the_kind_or_version_of_a_running_manifest_removes_nothing() {
+    let engine = engine("m").await;
+    let good = Manifest::new().model("m", [engine.url()]).yaml();
+    let gateway = Gateway::ready(Options::manifest(good.clone())).await;
+    for (right, wrong) in [("kind: InferenceGateway", "kind: InferenceGatway"), ("v1alpha1", "v1")] {
+        assert!(good.contains(right), "{good}");
+        gateway.write("manifests.yaml", &good.replace(right, wrong));
+        finding(&gateway, |finding| finding["severity"] == "error").await;
+        assert_eq!(answered_by(&gateway, "m").await, engine.name(), "{wrong}");
+        gateway.write("manifests.yaml", &good);
+        until("the finding to go", || async { findings(&gateway).await.is_empty().then_some(()) }).await;
+    }
+}
+
 /// Bad input: an object that is wrong touches only what refers to it.
 #[tokio::test]
 async fn object_with_a_mistake_affects_only_what_refers_to_it() {

@@ -1,12 +1,13 @@
 //! A directory of the manifests that Kubernetes would hold, as a source of changes.
 //!
 //! [`Directory`] looks and compares; [`watch`] says when to look. What cannot be read or decoded keeps its last good
-//! state: a file that is gone takes its objects along, a file that is broken does not.
+//! state: a file that is gone takes its objects along, a file that is broken, empty or being written does not.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use domain::finding::{Finding, Origin, Severity};
 use manifest::{Change, Object, ObjectKey, decode};
@@ -18,9 +19,10 @@ mod settle;
 pub(crate) mod watch;
 
 pub use files::{FILE_BYTES_MAX, FILES_MAX};
-pub use settle::{BURST_MAX, HELD_MAX, QUIET};
+pub use settle::{BURST_MAX, FRESH, HELD_MAX, QUIET, TOGETHER_MAX};
 
 use files::{Listing, Reading, Seen};
+use settle::Briefing;
 
 /// Name of this source in bursts.
 pub const SOURCE: &str = "directory";
@@ -43,12 +45,16 @@ pub struct Directory {
 struct Known {
     /// The content that was decoded last, well or badly.
     seen: Option<Seen>,
-    /// Its objects; of a broken file the last good ones.
+    /// Its objects; of a broken or emptied file the last good ones.
     objects: Vec<Arc<Object>>,
+    /// It held objects and now holds no document at all.
+    is_emptied: bool,
     /// What is wrong in the content.
     findings: Vec<Finding>,
     /// Why it cannot be read now.
     unreadable: Option<Finding>,
+    /// Since when it is left out because it may not be complete.
+    left_since: Option<Instant>,
 }
 
 impl Directory {
@@ -66,11 +72,17 @@ impl Directory {
 
     /// Looks, and returns what has changed since it looked last. `None`: nothing; the first look always returns a burst.
     ///
-    /// Reads every file that may have changed, at most [`FILES_MAX`] of [`FILE_BYTES_MAX`]; blocks on the file system.
+    /// Reads every file that may have changed, at most [`FILES_MAX`] of [`FILE_BYTES_MAX`], as it is now; blocks on the
+    /// file system.
     pub fn look(&mut self) -> Option<Burst> {
+        self.look_with(None)
+    }
+
+    /// As [`Self::look`], but leaves out what is being written as far as `briefing` tells, for at most [`HELD_MAX`].
+    fn look_with(&mut self, briefing: Option<&Briefing>) -> Option<Burst> {
         let mut findings = Vec::new();
         match files::list(&self.root) {
-            Ok(listing) => self.take_over(listing, &mut findings),
+            Ok(listing) => self.take_over(listing, briefing, &mut findings),
             Err(error) => findings.push(unreadable("", "the directory", &error)),
         }
         for known in self.files.values() {
@@ -84,7 +96,12 @@ impl Directory {
         Some(Burst { source: SOURCE, changes, findings })
     }
 
-    fn take_over(&mut self, listing: Listing, findings: &mut Vec<Finding>) {
+    /// Whether the last look left a file out that may not be complete.
+    fn has_unfinished(&self) -> bool {
+        self.files.values().any(|known| known.left_since.is_some())
+    }
+
+    fn take_over(&mut self, listing: Listing, briefing: Option<&Briefing>, findings: &mut Vec<Finding>) {
         for (name, error) in &listing.unlisted {
             findings.push(unreadable(name, "the directory", error));
         }
@@ -97,7 +114,7 @@ impl Directory {
         let mut before = std::mem::take(&mut self.files);
         for (name, path) in listing.files {
             let mut known = before.remove(&name).unwrap_or_default();
-            if known.read(&name, &path) {
+            if known.read(&self.root, &name, &path, briefing) {
                 self.files.insert(name, known);
             }
         }
@@ -109,16 +126,22 @@ impl Directory {
         }
     }
 
-    /// What the index has to be told. Of two files with the same object the first by name counts.
+    /// What the index has to be told. Of two files with the same object the first by name counts; what a file held before
+    /// it was emptied counts where no other file has it.
     fn compare(&mut self, findings: &mut Vec<Finding>) -> Vec<Change> {
         let mut now: BTreeMap<ObjectKey, Arc<Object>> = BTreeMap::new();
-        for object in self.files.values().flat_map(|known| &known.objects) {
+        let (emptied, others): (Vec<&Known>, Vec<&Known>) =
+            self.files.values().partition(|known| known.is_emptied);
+        for object in others.into_iter().flat_map(|known| &known.objects) {
             let key = object.key();
             if let Some(first) = now.get(&key) {
                 findings.push(duplicate(&key, object.origin(), first.origin()));
             } else {
                 now.insert(key, Arc::clone(object));
             }
+        }
+        for object in emptied.into_iter().flat_map(|known| &known.objects) {
+            now.entry(object.key()).or_insert_with(|| Arc::clone(object));
         }
         let gone = self.told.keys().filter(|key| !now.contains_key(*key));
         let mut changes: Vec<Change> = gone.map(|key| Change::Removed(key.clone())).collect();
@@ -134,14 +157,28 @@ impl Directory {
 
 impl Known {
     /// Reads the file if it may have changed. False: it is not there any more.
-    fn read(&mut self, name: &Arc<str>, path: &Path) -> bool {
-        match files::read(path, &mut self.seen) {
+    fn read(&mut self, root: &Path, name: &Arc<str>, path: &Path, briefing: Option<&Briefing>) -> bool {
+        let left_since = self.left_since.take();
+        let briefing = briefing.filter(|it| !left_since.is_some_and(|since| it.is_overdue(since)));
+        let since = || left_since.or(briefing.map(Briefing::now));
+        if briefing.is_some_and(|briefing| briefing.is_held(path)) {
+            self.left_since = since();
+            return true;
+        }
+        // A file without objects has nothing to lose by an early look.
+        let careful = briefing.filter(|_| !self.objects.is_empty());
+        let is_unfinished = |modified| {
+            let is_linked = || files::is_linked(root, path);
+            careful.is_some_and(|briefing| briefing.is_unfinished(path, modified, is_linked))
+        };
+        match files::read(path, &mut self.seen, is_unfinished) {
             Ok(Reading::Same) => self.unreadable = None,
             Ok(Reading::Content { bytes, seen }) => {
                 self.seen = Some(seen);
                 self.unreadable = None;
                 self.decode(name, &bytes);
             }
+            Ok(Reading::Unfinished) => self.left_since = since(),
             // A link that leads nowhere is broken; a file that went between listing and reading is gone.
             Err(error) if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => {
                 return false;
@@ -153,6 +190,12 @@ impl Known {
 
     fn decode(&mut self, name: &Arc<str>, bytes: &[u8]) {
         let decoded = decode(name, bytes);
+        // Hardly anybody means to remove objects like this; a truncation that was not followed by a write looks the same.
+        self.is_emptied = decoded.documents == 0 && !self.objects.is_empty();
+        if self.is_emptied {
+            self.findings = vec![emptied(name)];
+            return;
+        }
         let mut objects: Vec<Arc<Object>> = decoded.objects.into_iter().map(Arc::new).collect();
         // A broken part may hold anything that the file held before and does not show now; a refused object is named.
         let before = std::mem::take(&mut self.objects).into_iter();
@@ -171,6 +214,12 @@ fn unreadable(file: &str, what: &str, error: &io::Error) -> Finding {
     let message = format!("{what} cannot be read: {error}; what it held before stays in force");
     let remedy = "make it readable for the gateway, or remove it".to_owned();
     finding(Severity::Error, file, "Unreadable", message, remedy)
+}
+
+fn emptied(file: &str) -> Finding {
+    let message = "the file holds nothing any more; what it held before stays in force".to_owned();
+    let remedy = "delete the file to remove its objects, or write them again".to_owned();
+    finding(Severity::Warning, file, "EmptyFile", message, remedy)
 }
 
 fn duplicate(key: &ObjectKey, second: &Origin, first: &Origin) -> Finding {

@@ -39,6 +39,8 @@ pub(super) enum Reading {
         /// How to recognise it.
         seen: Seen,
     },
+    /// Something else than before, but perhaps half of it.
+    Unfinished,
 }
 
 /// How to recognise a content that was read before.
@@ -84,7 +86,12 @@ pub(super) fn list(root: &Path) -> io::Result<Listing> {
 }
 
 /// Reads a file unless what was `seen` proves that it is the same. A content read again and found equal is [`Reading::Same`].
-pub(super) fn read(path: &Path, seen: &mut Option<Seen>) -> io::Result<Reading> {
+/// `is_unfinished` says whether a new content that was modified at a time is to be taken yet.
+pub(super) fn read(
+    path: &Path,
+    seen: &mut Option<Seen>,
+    is_unfinished: impl FnOnce(SystemTime) -> bool,
+) -> io::Result<Reading> {
     let metadata = std::fs::metadata(path)?;
     if !metadata.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file"));
@@ -100,7 +107,7 @@ pub(super) fn read(path: &Path, seen: &mut Option<Seen>) -> io::Result<Reading> 
     let print = Print::of(&file.metadata()?);
     let now = SystemTime::now();
     let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    (&file).take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
@@ -117,7 +124,16 @@ pub(super) fn read(path: &Path, seen: &mut Option<Seen>) -> io::Result<Reading> 
         *before = current;
         return Ok(Reading::Same);
     }
+    // After reading: what was written meanwhile makes it younger.
+    if is_unfinished(file.metadata()?.modified()?) {
+        return Ok(Reading::Unfinished);
+    }
     Ok(Reading::Content { bytes, seen: current })
+}
+
+/// Whether `path`, a file of `root` or of a directory below, leads through a link below `root`.
+pub(super) fn is_linked(root: &Path, path: &Path) -> bool {
+    path.ancestors().take_while(|part| *part != root).any(Path::is_symlink)
 }
 
 fn entries(directory: &Path) -> io::Result<Vec<(String, PathBuf)>> {

@@ -1,9 +1,11 @@
 //! The thread that looks at a directory whenever something may have changed in it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::mpsc::Sender;
 
@@ -58,37 +60,62 @@ fn run(
     ear: mpsc::SyncSender<News>,
     bursts: &Sender<Burst>,
 ) {
-    let mut watch = DirectoryWatch::new(move |heard| {
-        // A full queue means that the thread has more than one reason to look already.
-        let _ = ear.try_send(News::Heard(heard));
+    let lost = Arc::new(AtomicBool::new(false));
+    let mut watch = DirectoryWatch::new({
+        let lost = Arc::clone(&lost);
+        move |heard| {
+            // A full queue means that the thread has more than one reason to look already.
+            if ear.try_send(News::Heard(heard)).is_err() {
+                lost.store(true, Ordering::Relaxed);
+            }
+        }
     });
     let mut settle = Settle::default();
     loop {
         // Watch first, look then: what changes in between is heard.
         watch.watch(directory.directories());
-        if let Some(burst) = directory.look()
+        let briefing = settle.begin(Instant::now(), SystemTime::now());
+        if let Some(burst) = directory.look_with(Some(&briefing))
             && bursts.blocking_send(burst).is_err()
         {
             return;
+        }
+        if directory.has_unfinished() {
+            settle.again(Instant::now());
         }
         // A directory that has just appeared is watched from here on; what was written into it before that is seen by
         // the next look, so have one soon.
         if watch.watch(directory.directories()) {
             settle.hear(Heard::Anything, Instant::now(), |_| false);
         }
-        let poll = Instant::now() + POLL_INTERVAL;
-        loop {
-            let left = settle.due().unwrap_or(poll).saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            match news.recv_timeout(left) {
-                Ok(News::Heard(heard)) => settle.hear(heard, Instant::now(), is_manifest_path),
-                Ok(News::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
-                Err(mpsc::RecvTimeoutError::Timeout) => break,
-            }
+        if !wait(&mut settle, news, &lost) {
+            return;
         }
-        settle.done();
+    }
+}
+
+/// Waits until a look is due. False: the thread is to stop.
+fn wait(settle: &mut Settle, news: &mpsc::Receiver<News>, lost: &AtomicBool) -> bool {
+    let poll = Instant::now() + POLL_INTERVAL;
+    // What has arrived already is heard even if a look is due, as it may say that a file is being written right now; but
+    // who never stops talking does not put the look off for ever.
+    let mut patience = NEWS_MAX;
+    loop {
+        let left = settle.due().unwrap_or(poll).saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            patience = patience.saturating_sub(1);
+        }
+        match news.recv_timeout(left) {
+            Ok(News::Heard(heard)) => settle.hear(heard, Instant::now(), is_manifest_path),
+            Ok(News::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return false,
+            Err(mpsc::RecvTimeoutError::Timeout) => patience = 0,
+        }
+        if patience == 0 {
+            if lost.swap(false, Ordering::Relaxed) {
+                settle.lost();
+            }
+            return true;
+        }
     }
 }
 
