@@ -92,7 +92,8 @@ async fn lines_about_the_clients_connection_end_here_and_all_others_pass() {
     let mut raw = Raw::open(gateway.data).await;
     raw.send(format!(
         "POST {CHAT}?a=b&c=%20 HTTP/1.1\r\nHost: gate.example\r\nConnection: keep-alive, X-Hop\r\nKeep-Alive: timeout=5\r\n\
-         Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic eDp5\r\nTE: trailers\r\nTrailer: x\r\nX-Hop: secret\r\nAuthorization: Bearer client\r\n\
+         Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic eDp5\r\nTE: trailers\r\nTrailer: x\r\n\
+         X-Hop: secret\r\nAuthorization: Bearer client\r\n\
          Content-Type: application/json; charset=utf-8\r\nAccept-Encoding: gzip\r\nX-Twice: 1\r\nX-Twice: 2\r\n\
          X-Forwarded-For: 192.0.2.7\r\ntraceparent: 00-1-2-01\r\nCookie: a=b\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
