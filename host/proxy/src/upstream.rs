@@ -42,8 +42,6 @@ pub(crate) struct Connection {
     pub(crate) buffer: BytesMut,
     /// Slot of the endpoint it leads to.
     pub(crate) slot: u32,
-    /// It has carried a request before, so that the engine may have closed it meanwhile.
-    pub(crate) is_reused: bool,
     /// Whom its endpoint trusted when it was made.
     tls: Option<Arc<EngineTls>>,
 }
@@ -74,7 +72,6 @@ impl Upstream {
         let idle = all.get_mut(&slot)?;
         while let Some(Idle { mut connection, since_ms }) = idle.pop() {
             if connection.tls == spec.tls && self.is_fresh(since_ms) && is_quiet(&mut connection) {
-                connection.is_reused = true;
                 return Some(connection);
             }
         }
@@ -98,7 +95,7 @@ impl Upstream {
         };
         // Boxed: connecting is rare, and its state would make every request's larger.
         let stream = Box::pin(connect::connect(&spec.target, config, timer)).await?;
-        Ok(Connection { stream, buffer: BytesMut::new(), slot, is_reused: false, tls: spec.tls.clone() })
+        Ok(Connection { stream, buffer: BytesMut::new(), slot, tls: spec.tls.clone() })
     }
 
     /// Takes back a connection whose last answer was read to its end.

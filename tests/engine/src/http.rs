@@ -58,7 +58,7 @@ pub struct Config {
     pub bytes_per_token: f64,
     /// Tokens generated when the request has no limit. Default 16.
     pub output_tokens: u32,
-    /// Close connections idle for so long, at the instant, as uvicorn does (5 s). Default: never.
+    /// Close connections idle for so long after an answer, at the instant, as uvicorn does (5 s). Default: never.
     pub keep_alive: Option<Duration>,
     /// Names on the metrics page.
     pub metrics: MetricsPage,

@@ -174,7 +174,8 @@ async fn serve_http<S: Socket>(shared: &Arc<Shared>, (wire, control): (Wire<S>, 
     }
 }
 
-/// Ends when nothing was asked of the connection for so long.
+/// Ends when nothing was asked of the connection for so long after its last answer. Before the first request it waits: closing
+/// then would not be a stale connection but an engine that refuses.
 async fn idle(control: &Control, keep_alive: Duration) {
     loop {
         let seen = control.requests.load(Ordering::Relaxed);
@@ -182,7 +183,7 @@ async fn idle(control: &Control, keep_alive: Duration) {
             () = tokio::time::sleep(keep_alive) => {
                 if control.open.load(Ordering::Relaxed) > 0 {
                     control.ended.notified().await;
-                } else if control.requests.load(Ordering::Relaxed) == seen {
+                } else if seen > 0 && control.requests.load(Ordering::Relaxed) == seen {
                     return;
                 }
             }
