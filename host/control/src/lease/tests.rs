@@ -146,8 +146,11 @@ async fn a_conflict_while_leading_ends_it_at_once() {
     let mut rig = start();
     rig.lead().await;
     rig.next(Some(lease("me", 8))).await;
+    let conflict = Instant::now();
     rig.next(Some(failure(409))).await;
     rig.becomes(false).await;
+    // Not only when its time is up.
+    assert_eq!(conflict.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
