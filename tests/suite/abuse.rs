@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use engine::http::{Config, Engine, EngineHandle, Fault};
+use engine::http::{Canned, Config, Engine, EngineHandle, Fault, Mode};
 use harness::client::{self, Connection, Stream};
 use harness::fleet::{chat, chat_stream, engine, engines, soon, until, urls};
 use harness::gateway::{Gateway, Options};
@@ -13,6 +13,8 @@ use http::Method;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+
+use crate::policies::resident_kib;
 
 pub(crate) const CHAT: &str = "/v1/chat/completions";
 /// Bytes; more than any head may have.
@@ -116,7 +118,7 @@ async fn a_hundred_thousand_clients_that_leave_are_forgotten_without_a_trace() {
     let manifest = Manifest::new()
         .gateway("policies: [{name: least-in-flight}]\nlimits: {maxInFlight: 40, queueDepth: 1000}")
         .model("m", urls(&engines));
-    let gateway = Gateway::ready(Options::manifest(manifest.yaml())).await;
+    let mut gateway = Gateway::ready(Options::manifest(manifest.yaml())).await;
     let start = Instant::now();
     let tasks: Vec<_> = (0..AT_ONCE)
         .map(|first| {
@@ -148,6 +150,9 @@ async fn a_hundred_thousand_clients_that_leave_are_forgotten_without_a_trace() {
     for _ in 0..50 {
         assert_eq!(gateway.post(CHAT, &chat("m", "hi")).await.status, 200);
     }
+    // And what draining counts: nobody is left to wait for.
+    gateway.terminate();
+    assert_eq!(gateway.exited().await, Some(0), "before the drain timeout");
 }
 
 /// The stale keep-alive race: an engine that closes idle connections, or one just as a request comes, fails nobody.
@@ -226,6 +231,22 @@ async fn clients_that_dribble_their_bodies_hold_no_engine() {
     assert_eq!(engine.counts().received, 120);
 }
 
+/// Slow clients: one that stops within its body is told so in time, and never seen by an engine.
+#[tokio::test]
+async fn clients_that_stop_within_their_bodies_are_told_so_in_time() {
+    let engine = engine("m").await;
+    let gateway = gateway_before(&engine, &[]).await;
+    let mut raw = Raw::open(gateway.data).await;
+    raw.send(head_and_body(&format!("Content-Length: {}\r\n", BODY.len()), &BODY[..10])).await;
+    let start = Instant::now();
+    // The pause allowed is longer than anybody's patience here.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(raw.answer().await.status(), 408);
+    assert!(start.elapsed() > Duration::from_secs(25), "it had some time: {:?}", start.elapsed());
+    assert_eq!(engine.counts().received, 0);
+    gateway.metric_until("wicketgate_requests_in_flight", |sum| sum == 0.0).await;
+}
+
 /// Large heads: refused with 431, and nothing reaches an engine.
 #[tokio::test]
 async fn huge_heads_are_refused() {
@@ -250,6 +271,16 @@ async fn huge_heads_are_refused() {
     assert_eq!(engine.counts().received, 1);
     let answer = client::post(gateway.data, CHAT, &[("x-engine-fault", "big-headers=200000")], BODY).await;
     assert_eq!(answer.status, 502, "nor does an engine's head fill the memory: {}", answer.text());
+    // In one line: the bytes are too many, not the lines.
+    let headers = vec![("x-big".to_owned(), "x".repeat(200_000))];
+    engine.push_faults([Fault::Status { code: 200, body: None, headers }]);
+    let answer = gateway.post(CHAT, &chat("m", "hi")).await;
+    assert_eq!(
+        answer.status,
+        502,
+        "{} bytes of headers",
+        answer.headers.values().map(|v| v.len()).sum::<usize>()
+    );
     assert_eq!(gateway.post(CHAT, &chat("m", "hi")).await.status, 200);
 }
 
@@ -274,19 +305,31 @@ async fn bodies_beyond_the_limits_are_refused() {
 /// Clients that read slowly: the engine is held back, the gateway does not keep the stream in memory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_do_not_read_hold_up_nobody_else() {
-    let config = Config { output_tokens: 200, ..Config::default() };
-    let engine = Engine::start(config).await.unwrap();
+    const UNREAD: usize = 8;
+    // 32 MiB in each stream: more than all sockets between engine and client hold.
+    let chunk = format!("data: {{\"x\":\"{}\"}}\n\n", "x".repeat(64 << 10)).into();
+    let canned = Canned { chunk, chunks: 512, ..Canned::default() };
+    let engine = Engine::start(Config { mode: Mode::Canned(canned), ..Config::default() }).await.unwrap();
     let gateway = gateway_before(&engine, &[]).await;
+    let before = resident_kib(&gateway);
     let body = chat_stream("m", "hi").to_string();
     let mut unread = Vec::new();
-    for _ in 0..50 {
+    for _ in 0..UNREAD {
         unread.push(Stream::post(gateway.data, CHAT, &[], body.clone()).await);
     }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let counts = engine.counts();
+    let after = resident_kib(&gateway);
+    println!("{before} KiB, then {after} KiB, {counts:?}");
+    assert_eq!((counts.in_flight, counts.finished), (UNREAD as u64, 0), "the engine is held back");
+    assert!(after < before + 16 * 1024, "{before} KiB, {after} KiB with {UNREAD} streams unread");
     let start = Instant::now();
     for _ in 0..20 {
         assert_eq!(gateway.post(CHAT, &chat("m", "hi")).await.status, 200);
     }
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    // Some read on, late as it is, the others leave.
+    unread.truncate(2);
     for stream in &mut unread {
         let chunks = stream.rest().await.expect("whole, late as it is");
         assert!(chunks.last().unwrap().1.ends_with(b"[DONE]\n\n"));

@@ -5,7 +5,7 @@ use std::process::Output;
 
 use engine::http::Config;
 use harness::client;
-use harness::fleet::{chat, engines, urls};
+use harness::fleet::{chat, engines, soon, urls};
 use harness::gateway::{Gateway, Options, binary, root};
 use harness::manifests::Manifest;
 use serde_json::Value;
@@ -13,7 +13,8 @@ use tokio::process::Command;
 
 /// Runs the binary to its end.
 async fn run(args: &[&str]) -> Output {
-    Command::new(binary()).args(args).output().await.expect("the binary runs")
+    let output = Command::new(binary()).args(args).kill_on_drop(true).output();
+    soon(&format!("the end of {args:?}"), output).await.expect("the binary runs")
 }
 
 fn code(output: &Output) -> i32 {

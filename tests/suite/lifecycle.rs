@@ -102,6 +102,9 @@ async fn endpoints_leave_and_return_with_their_pods() {
         Replica { conditions: "ready: false", ..all[1].clone() },
         Replica { conditions: "ready: false, serving: true, terminating: true", ..all[1].clone() },
         Replica { conditions: "ready: true, terminating: true", ..all[1].clone() },
+        // Slices are behind what pods say of themselves.
+        Replica { status: "phase: Failed, reason: Evicted", ..all[1].clone() },
+        Replica { status: "phase: Succeeded", ..all[1].clone() },
     ];
     for change in changes {
         gateway.write("manifests.yaml", &cluster(&[all[0].clone(), change, all[2].clone()]));
@@ -113,6 +116,12 @@ async fn endpoints_leave_and_return_with_their_pods() {
     served_by(&gateway, &rest).await;
     gateway.write("manifests.yaml", &cluster(&all));
     served_by(&gateway, &everybody).await;
+    // The pod is gone, and its slice does not know yet.
+    let all = cluster(&all);
+    let without =
+        all.split("---\n").filter(|document| !document.contains("kind: Pod\nmetadata: {name: m-1,"));
+    gateway.write("manifests.yaml", &without.collect::<Vec<_>>().join("---\n"));
+    served_by(&gateway, &rest).await;
 }
 
 /// D17: a pod that flaps under traffic costs no request.

@@ -438,4 +438,12 @@ async fn engines_that_lack_the_model_are_left_out_until_they_have_it() {
         assert_eq!(gateway.post(CHAT, &chat("m", "hi")).await.status, 200);
     }
     assert_eq!(lacks.counts().received, before + 1);
+    // What was loaded may be unloaded.
+    lacks.set_adapters([]);
+    until("it to be left out again", || async { (endpoints().await == 2).then_some(()) }).await;
+    let before = lacks.counts().received;
+    for _ in 0..6 {
+        assert_eq!(gateway.post(CHAT, &chat("m", "hi")).await.status, 200);
+    }
+    assert_eq!(lacks.counts().received, before);
 }

@@ -34,6 +34,11 @@ async fn official_client_talks_to_a_real_engine_through_the_gateway() {
     let generated = format!("vllm:output_tokens_total{{server=\"{}\",model=\"{MODEL}\"}}", server.url);
     let tokens = gateway.metric(&generated).await;
     assert_eq!(tokens, Some(8.0 + 8.0 + 4.0), "the engine's own usage is counted");
+    // The client above does not mind, others do: the end of a stream is there.
+    let body = json!({"model": MODEL, "max_tokens": 4, "stream": true,
+        "messages": [{"role": "user", "content": "Count for me, please."}]});
+    let answer = gateway.post("/v1/chat/completions", &body).await;
+    assert!(answer.body.ends_with(b"data: [DONE]\n\n"), "{}", answer.text());
     // The page is read, under llama.cpp's own names.
     let age = format!("wicketgate_engine_reading_age_seconds{{server=\"{}\"}}", server.url);
     until("a reading of llama.cpp's page", || async { gateway.metric(&age).await }).await;
@@ -47,7 +52,7 @@ async fn official_client_gets_embeddings_of_a_real_engine() {
     openai_case(&gateway.url(), MODEL, "embeddings").await;
 }
 
-/// A real engine stops computing for a client that left, streaming or waiting.
+/// A real engine stops computing for a client that left, that streamed; one that waited is forgotten by the gateway.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_engine_stops_when_the_client_leaves() {
     let server = LlamaCpp::start(MODEL, &[]).await;
@@ -58,9 +63,9 @@ async fn real_engine_stops_when_the_client_leaves() {
     })
     .await;
     let generated = sample(&server, "llamacpp:tokens_predicted_total ").await;
-    assert!(generated < 1_900.0, "it stopped early: {generated}");
+    assert!(generated < 1_000.0, "it did not stop early: {generated} of 1,900");
 
-    let body = json!({"model": MODEL, "max_tokens": 3_000, "ignore_eos": true,
+    let body = json!({"model": MODEL, "max_tokens": 1_900, "ignore_eos": true,
         "messages": [{"role": "user", "content": "Talk on."}]});
     let mut connection = client::Connection::open(gateway.data).await;
     let request = client::request(gateway.data, Method::POST, "/v1/chat/completions", &[], body.to_string());
@@ -71,11 +76,6 @@ async fn real_engine_stops_when_the_client_leaves() {
     .await;
     waiting.abort();
     assert!(waiting.await.is_err(), "the client left before the answer");
-    until("the engine to stop", || async {
-        (sample(&server, "llamacpp:requests_processing ").await == 0.0).then_some(())
-    })
-    .await;
-    let generated = sample(&server, "llamacpp:tokens_predicted_total ").await;
-    assert!(generated < 1_900.0 + 3_000.0, "it stopped early: {generated}");
+    // llama.cpp itself looks after a client that waits only when it has an answer for it.
     assert_eq!(gateway.metric_until("wicketgate_requests_in_flight", |sum| sum == 0.0).await, 0.0);
 }

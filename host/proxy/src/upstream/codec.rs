@@ -65,6 +65,9 @@ pub(crate) fn take_head(buffer: &mut BytesMut, to_head: bool) -> Result<Option<A
         let Some((status, version, length, lines)) = parse(buffer)? else {
             return if buffer.len() > HEAD_BYTES_MAX { Err(CodecError::Head) } else { Ok(None) };
         };
+        if length > HEAD_BYTES_MAX {
+            return Err(CodecError::Head);
+        }
         if (100..200).contains(&status) {
             // Nobody asked for an upgrade, so there is nothing that 101 could switch to.
             if status == 101 {
