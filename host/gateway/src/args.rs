@@ -47,6 +47,9 @@ pub(crate) enum Command {
     Probe(ProbeArgs),
 }
 
+/// The gateway's own Service, where none is named, or an empty name.
+pub(crate) const GATEWAY_SERVICE: &str = "wicketgate";
+
 /// `wicketgate serve`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ServeArgs {
@@ -67,7 +70,7 @@ pub(crate) struct ServeArgs {
     )]
     pub(crate) watch_namespaces: String,
     /// The gateway's own Service in its namespace, to which the Services of gateways lead
-    #[arg(long, env = "GATEWAY_SERVICE", value_name = "NAME", default_value = "wicketgate")]
+    #[arg(long, env = "GATEWAY_SERVICE", value_name = "NAME", default_value = GATEWAY_SERVICE)]
     pub(crate) gateway_service: String,
     /// Elect, among replicas, the one that writes to the cluster; `true` or `1`, `false` or `0`
     #[arg(long, env = "LEADER_ELECTION_ENABLED", value_name = "BOOL", num_args = 0..=1, require_equals = true,
