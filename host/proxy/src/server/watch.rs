@@ -252,22 +252,24 @@ mod tests {
 
     use super::*;
 
-    async fn watch(clock: &Rc<Clock>) -> Rc<Watch> {
+    /// A connection, and what the clock says once so many seconds have passed since it came.
+    async fn rig() -> (Rc<Watch>, impl Fn(u64) -> u64) {
+        let epoch = Instant::now();
+        let clock = Clock::new(epoch);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let peer = stream.peer_addr().unwrap();
-        Watch::new(Rc::new(RefCell::new(stream)), peer, clock)
+        let watch = Watch::new(Rc::new(RefCell::new(stream)), peer, &clock);
+        let at = move |seconds: u64| {
+            clock.tick(epoch + Duration::from_secs(seconds));
+            clock.now_ms()
+        };
+        (watch, at)
     }
 
     #[tokio::test]
     async fn slow_heads_are_cut_idle_connections_finish_and_requests_take_their_time() {
-        let epoch = Instant::now();
-        let clock = Clock::new(epoch);
-        let watch = watch(&clock).await;
-        let at = |seconds: u64| {
-            clock.tick(epoch + Duration::from_secs(seconds));
-            clock.now_ms()
-        };
+        let (watch, at) = rig().await;
         assert_eq!(watch.overdue(at(14)), None);
         assert_eq!(watch.overdue(at(15)), Some(Order::Drop), "a client that says nothing");
         watch.begin();
@@ -282,13 +284,7 @@ mod tests {
 
     #[tokio::test]
     async fn http_2_connections_finish_when_idle_or_old() {
-        let epoch = Instant::now();
-        let clock = Clock::new(epoch);
-        let watch = watch(&clock).await;
-        let at = |seconds: u64| {
-            clock.tick(epoch + Duration::from_secs(seconds));
-            clock.now_ms()
-        };
+        let (watch, at) = rig().await;
         watch.set_h2();
         watch.begin();
         watch.end();
@@ -302,14 +298,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_http_2_connection_whose_first_head_never_comes_is_cut() {
-        let epoch = Instant::now();
-        let clock = Clock::new(epoch);
-        let watch = watch(&clock).await;
+        let (watch, at) = rig().await;
         watch.set_h2();
-        let at = |seconds: u64| {
-            clock.tick(epoch + Duration::from_secs(seconds));
-            clock.now_ms()
-        };
         at(10);
         watch.read_something();
         assert_eq!(watch.overdue(at(14)), None);
@@ -318,14 +308,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_told_to_finish_is_cut_after_a_grace_unless_a_request_is_under_way() {
-        let epoch = Instant::now();
-        let clock = Clock::new(epoch);
-        let watch = watch(&clock).await;
+        let (watch, at) = rig().await;
         watch.set_h2();
-        let at = |seconds: u64| {
-            clock.tick(epoch + Duration::from_secs(seconds));
-            clock.now_ms()
-        };
         watch.begin();
         at(1);
         watch.tell(Order::Finish);
@@ -340,13 +324,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_reads_slowly_gets_its_answer_whole_while_its_connection_finishes() {
-        let epoch = Instant::now();
-        let clock = Clock::new(epoch);
-        let watch = watch(&clock).await;
-        let at = |seconds: u64| {
-            clock.tick(epoch + Duration::from_secs(seconds));
-            clock.now_ms()
-        };
+        let (watch, at) = rig().await;
         watch.begin();
         watch.end();
         watch.tell(Order::Finish);

@@ -1,6 +1,7 @@
 //! Real files in real directories, looked at once or watched.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -412,16 +413,20 @@ fn a_file_in_a_new_directory_and_its_later_edit_are_seen() {
     watched.stop();
 }
 
-#[test]
-fn a_file_that_is_written_slowly_is_taken_when_it_is_closed() {
-    use std::io::Write;
-
-    let place = Place::new();
+/// A file of two objects of which the first was just written anew; it is open still.
+fn half_written(place: &Place) -> (Watched, fs::File) {
     place.write("a.yaml", &(config_map("a", "0") + &config_map("b", "0")));
     let mut watched = Watched::start(place.dir.path());
     watched.next();
     let mut file = fs::File::create(place.dir.path().join("a.yaml")).expect("truncated");
     file.write_all(config_map("a", "1").as_bytes()).expect("written");
+    (watched, file)
+}
+
+#[test]
+fn a_file_that_is_written_slowly_is_taken_when_it_is_closed() {
+    let place = Place::new();
+    let (mut watched, mut file) = half_written(&place);
     file.flush().expect("flushed");
     // Other news must not end the wait for the open file.
     place.write("c.yaml", &config_map("c", "0"));
@@ -435,14 +440,8 @@ fn a_file_that_is_written_slowly_is_taken_when_it_is_closed() {
 
 #[test]
 fn a_file_that_is_truncated_and_written_later_is_never_gone() {
-    use std::io::Write;
-
     let place = Place::new();
-    place.write("a.yaml", &(config_map("a", "0") + &config_map("b", "0")));
-    let mut watched = Watched::start(place.dir.path());
-    watched.next();
-    let mut file = fs::File::create(place.dir.path().join("a.yaml")).expect("truncated");
-    file.write_all(config_map("a", "1").as_bytes()).expect("written");
+    let (mut watched, mut file) = half_written(&place);
     place.write("c.yaml", &config_map("c", "0"));
     assert_eq!(told(&watched.next()), ["+ConfigMap default/c"], "others do not wait until it is closed");
     place.write("d.yaml", &config_map("d", "0"));
