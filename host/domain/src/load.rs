@@ -32,13 +32,17 @@ pub const RECENT_HALF_LIFE_MS: u64 = 4 * RECENT_STEP_MS;
 /// Recent tokens fade in steps of this, milliseconds: everybody's at the same moment, so that they compare at any moment.
 const RECENT_STEP_MS: u64 = 1 << 14;
 
-/// What is left after so many steps; after more, nothing.
-const FADED: [f32; 64] = {
+/// Steps after which nothing is left.
+const FADED_STEPS: usize = 64;
+
+/// What is left after so many steps. After [`FADED_STEPS`] and more, nothing.
+const FADED: [f32; FADED_STEPS + 1] = {
     // The fourth root of a half.
     const PER_STEP: f32 = 0.840_896_4;
-    let mut left = [1.0; 64];
+    let mut left = [1.0; FADED_STEPS + 1];
+    left[FADED_STEPS] = 0.0;
     let mut step = 1;
-    while step < left.len() {
+    while step < FADED_STEPS {
         left[step] = left[step - 1] * PER_STEP;
         step += 1;
     }
@@ -80,13 +84,32 @@ impl RecentTokens {
     pub fn get(&self, now_ms: u64) -> f32 {
         recent_at(self.word.load(Relaxed), (now_ms / RECENT_STEP_MS) as u32)
     }
+
+    /// What is left of each now.
+    pub(crate) fn get_all(each: &[Self], now_ms: u64, column: &mut [f32]) {
+        // On a busy fleet most were changed within this step; looked at together, they cost hardly more than a copy.
+        const TOGETHER: usize = 8;
+        let step = (now_ms / RECENT_STEP_MS) as u32;
+        let (chunks, rest) = each.as_chunks::<TOGETHER>();
+        let (columns, column_rest) = column.as_chunks_mut::<TOGETHER>();
+        for (each, column) in chunks.iter().zip(columns) {
+            let words = each.each_ref().map(|recent| recent.word.load(Relaxed));
+            if words.iter().fold(0, |other, word| other | (*word as u32 ^ step)) == 0 {
+                *column = words.map(value);
+            } else {
+                *column = words.map(|word| recent_at(word, step));
+            }
+        }
+        for (recent, cell) in rest.iter().zip(column_rest) {
+            *cell = recent.get(now_ms);
+        }
+    }
 }
 
 fn recent_at(word: u64, step: u32) -> f32 {
-    let steps = step.wrapping_sub(word as u32);
     // A reader whose clock was read before the writer's sees nothing faded yet.
-    let steps = if steps > u32::MAX / 2 { 0 } else { steps as usize };
-    value(word) * FADED.get(steps).copied().unwrap_or(0.0)
+    let steps = (step.wrapping_sub(word as u32) as i32).clamp(0, FADED_STEPS as i32);
+    value(word) * FADED[steps as usize]
 }
 
 /// Unit of an average's time.

@@ -53,14 +53,15 @@ impl Fleet {
         let len = pool.endpoints.len();
         self.set = set;
         self.len = len;
-        self.values.clear();
         self.values.resize(len * set.len(), 0.0);
         if len == 0 {
             return;
         }
         // Column by column, so that which signal it is is asked once and not for every endpoint.
         for (signal, column) in set.iter().zip(self.values.chunks_exact_mut(len)) {
-            if signal != Signal::CachedTokens && !pool.endpoints.copy(signal, column, now_ms) {
+            if signal == Signal::CachedTokens {
+                column.fill(0.0);
+            } else if !pool.endpoints.copy(signal, column, now_ms) {
                 fill(column, pool, |endpoint| endpoint.read(signal, now_ms));
             }
         }

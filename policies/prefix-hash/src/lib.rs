@@ -60,8 +60,8 @@ const FAINT: f32 = 0.02;
 /// How much dearer than the cheapest a home may be, in prompts.
 const HOME_BOUND: f32 = 0.1;
 
-/// Endpoints whose ranks are compared together.
-const BLOCK: usize = 64;
+/// Endpoints that are ranked together.
+const LANES: usize = 16;
 
 /// What the others score where there is a home.
 const AWAY: f32 = 0.9;
@@ -155,20 +155,21 @@ impl PrefixHash {
         let recent = fleet.column(Signal::RecentTokens);
         let mean = lanes::mean(inflight).unwrap_or(0.0);
         let mean_recent = lanes::mean(recent).unwrap_or(0.0).max(FEW_TOKENS);
-        let enough = self.threshold * prompt;
+        // Above zero, so that nothing cached is never enough.
+        let enough = (self.threshold * prompt).max(f32::MIN_POSITIVE);
         let per_request = self.balance * prompt / mean.max(1.0);
         let per_token = WORK * prompt * mean.min(1.0) / mean_recent;
         let memory = fleet.column(Signal::CachedTokens).iter().zip(fleet.column(Signal::KvUsage));
         let load = fleet.column(Signal::InFlightTokens).iter().zip(inflight);
         let columns = memory.zip(load).zip(recent.iter().zip(&self.share));
         let cost = columns.map(|(((cached, kv), (tokens, inflight)), (recent, share))| {
+            // Comparisons with what is unknown (NaN) are false: such an engine holds nothing, is not full and has nothing in flight.
             let cached = if *cached > 0.0 { *cached } else { 0.0 };
             let affine = cached >= enough;
             let held = if affine { cached } else { cached * FAINT };
-            // Comparisons with what is unknown (NaN) are false: such an engine is not full and has nothing in flight.
-            let full = (*kv >= self.eviction) & !(affine & (cached > 0.0));
+            let full = (*kv >= self.eviction) & !affine;
             let inflight = if *inflight > 0.0 { *inflight } else { 0.0 };
-            let waiting = if *tokens >= 0.0 { *tokens } else { inflight * prompt };
+            let waiting = if *tokens > 0.0 { *tokens } else { 0.0 };
             let recent = if *recent > 0.0 { *recent } else { 0.0 };
             let refused = if full { prompt } else { 0.0 };
             let others = waiting * LEFT + inflight * per_request + recent * per_token;
@@ -182,18 +183,25 @@ impl PrefixHash {
 /// highest together. One that comes or goes moves only its own prompts.
 fn home(names: &[u32], costs: &[f32], bound: f32, first_block: u64) -> Option<usize> {
     let key = (first_block ^ (first_block >> 32)) as u32;
-    let rank = |(name, cost): (&u32, &f32)| if *cost <= bound { mix(name ^ key) | 1 } else { 0 };
-    // The highest of each block, several at a time; only the block that has it is looked at one by one.
-    let (mut highest, mut block) = (0, 0);
-    for (at, (names, costs)) in names.chunks(BLOCK).zip(costs.chunks(BLOCK)).enumerate() {
-        let top = names.iter().zip(costs).map(rank).fold(0, u32::max);
-        if top > highest {
-            (highest, block) = (top, at);
+    // Positive where it may be the home, else 0. Without a branch, so that several are ranked at a time.
+    let rank = |name: u32, cost: f32| ((mix(name ^ key) >> 1) as i32 | 1) & -i32::from(cost <= bound);
+    let (mut highest, mut places) = ([0; LANES], [0; LANES]);
+    let (names, names_left) = names.as_chunks::<LANES>();
+    let (costs, costs_left) = costs.as_chunks::<LANES>();
+    for (chunk, (names, costs)) in (0..).zip(names.iter().zip(costs)) {
+        for lane in 0..LANES {
+            let rank = rank(names[lane], costs[lane]);
+            let higher = rank > highest[lane];
+            highest[lane] = if higher { rank } else { highest[lane] };
+            places[lane] = if higher { chunk } else { places[lane] };
         }
     }
-    let start = block * BLOCK;
-    let place = names[start..].iter().zip(&costs[start..]).map(rank).position(|rank| rank == highest)?;
-    (highest > 0).then_some(start + place)
+    let start = names.len() * LANES;
+    let ahead = (0..LANES).map(|lane| (highest[lane], places[lane] * LANES + lane));
+    let left =
+        names_left.iter().zip(costs_left).zip(start..).map(|((name, cost), at)| (rank(*name, *cost), at));
+    let (rank, home) = ahead.chain(left).max_by_key(|(rank, _)| *rank)?;
+    (rank > 0).then_some(home)
 }
 
 /// Spreads the bits of a number; multiplications that vector units have.

@@ -125,6 +125,21 @@ fn an_unknown_prompt_has_one_home_and_many_prompts_have_many() {
 }
 
 #[test]
+fn the_home_is_who_ranks_highest_of_those_that_are_cheap_enough_in_a_pool_of_any_size() {
+    for len in [1_usize, 15, 16, 17, 40] {
+        let names: Vec<u32> = (0..len).map(|index| hash(format!("engine-{index}").as_bytes())).collect();
+        let costs: Vec<f32> = (0..len).map(|index| if index % 5 == 3 { 9.0 } else { 1.0 }).collect();
+        for prompt in 0..200_u64 {
+            let cheap = (0..len).filter(|index| costs[*index] <= 2.0);
+            let expected = cheap.max_by_key(|index| mix(names[*index] ^ prompt as u32) >> 1 | 1);
+            assert_eq!(home(&names, &costs, 2.0, prompt), expected, "{len} endpoints, prompt {prompt}");
+        }
+        assert_eq!(home(&names, &costs, 0.0, 1), None);
+        assert_eq!(home(&names, &vec![f32::NAN; len], 2.0, 1), None);
+    }
+}
+
+#[test]
 fn a_home_with_a_queue_is_no_home() {
     let policy = Harness::<PrefixHash>::new("{}", &pool(3));
     let cold = |tokens| load(cached([0.0; 3]), [0.0; 3], tokens);

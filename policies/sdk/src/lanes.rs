@@ -31,15 +31,18 @@ pub fn max(values: &[f32]) -> f32 {
 /// The sum of the known values, and how many they are.
 pub fn sum(values: &[f32]) -> (f32, f32) {
     let known = |value: &f32| if value.is_nan() { 0.0 } else { *value };
-    let mut total = [0.0_f32; WIDTH];
+    let mut totals = [0.0_f32; WIDTH];
+    let mut counts = [0_u32; WIDTH];
     let (chunks, rest) = values.as_chunks::<WIDTH>();
     for chunk in chunks {
-        for (total, value) in total.iter_mut().zip(chunk) {
+        for ((total, count), value) in totals.iter_mut().zip(&mut counts).zip(chunk) {
             *total += known(value);
+            *count += u32::from(!value.is_nan());
         }
     }
-    let count: u32 = values.iter().map(|value| u32::from(!value.is_nan())).sum();
-    (total.iter().sum::<f32>() + rest.iter().map(known).sum::<f32>(), count as f32)
+    let total = totals.iter().sum::<f32>() + rest.iter().map(known).sum::<f32>();
+    let count = counts.iter().sum::<u32>() + rest.iter().map(|value| u32::from(!value.is_nan())).sum::<u32>();
+    (total, count as f32)
 }
 
 /// The mean of the known values; `None` when there is none.

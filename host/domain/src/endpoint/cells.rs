@@ -96,19 +96,15 @@ impl Block {
             Signal::InflightTokens => {
                 put(column, &self.inflight_tokens.0[range], |count| count as i32 as f32);
             }
-            Signal::RecentTokens => {
-                for (cell, recent) in column.iter_mut().zip(&self.recent_tokens.0[range]) {
-                    *cell = recent.get(now_ms);
-                }
-            }
+            Signal::RecentTokens => RecentTokens::get_all(&self.recent_tokens.0[range], now_ms, column),
             _ => {
                 if let Some(numbers) = self.gpu(signal) {
                     put(column, &numbers.0[range], f32::from_bits);
                 } else if let Some(numbers) = self.engine(signal) {
                     let from = numbers.0[range.clone()].iter().zip(&self.read_ms.0[range]);
                     for (cell, (number, read_ms)) in column.iter_mut().zip(from) {
-                        let fresh = is_fresh(read_ms.load(Relaxed), now_ms);
-                        *cell = f32::from_bits(if fresh { number.load(Relaxed) } else { NAN_BITS });
+                        let (number, fresh) = (number.load(Relaxed), is_fresh(read_ms.load(Relaxed), now_ms));
+                        *cell = f32::from_bits(if fresh { number } else { NAN_BITS });
                     }
                 } else {
                     return false;
@@ -119,15 +115,21 @@ impl Block {
     }
 }
 
+/// Eight at a time: they are converted together, though atomics are read one by one.
 fn put(column: &mut [f32], numbers: &[AtomicU32], convert: impl Fn(u32) -> f32) {
-    for (cell, number) in column.iter_mut().zip(numbers) {
+    let (chunks, rest) = numbers.as_chunks::<8>();
+    let (columns, column_rest) = column.as_chunks_mut::<8>();
+    for (column, numbers) in columns.iter_mut().zip(chunks) {
+        *column = numbers.each_ref().map(|number| number.load(Relaxed)).map(&convert);
+    }
+    for (cell, number) in column_rest.iter_mut().zip(rest) {
         *cell = convert(number.load(Relaxed));
     }
 }
 
-/// Whether numbers read at `read_ms` (0: never) still count.
+/// Whether numbers read at `read_ms` (0: never) still count. One comparison with what is the same for a whole column.
 fn is_fresh(read_ms: u64, now_ms: u64) -> bool {
-    read_ms != 0 && now_ms.saturating_sub(read_ms) <= ENGINE_NUMBERS_AGE_MAX_MS
+    read_ms >= now_ms.saturating_sub(ENGINE_NUMBERS_AGE_MAX_MS).max(1)
 }
 
 /// One endpoint's place among the columns. Given back on drop.
@@ -331,7 +333,8 @@ mod tests {
         let mut states = states(&mut slab, 600);
         for (at, state) in states.iter().enumerate() {
             state.cells.inflight().store(at as u32, Relaxed);
-            state.recent_tokens().add(at as f32, 20_000);
+            // The first block's within one step of fading, the others' not.
+            state.recent_tokens().add(at as f32, if at > 300 && at % 3 == 0 { 1 } else { 20_000 });
             state.cells.store(Signal::KvUsage, (at % 3 > 0).then_some(at as f32));
             state.cells.read_ms().store(if at % 5 == 0 { 1 } else { 20_000 }, Relaxed);
         }
