@@ -38,7 +38,7 @@ check: policies ## Format, lint, unit tests: the inner loop
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) test --workspace --exclude tests --exclude cluster
 
-test: test-core test-cluster ## Everything but the load of test-scale
+test: test-core test-cluster ## Everything
 
 test-core: check python ## Everything that needs no cluster
 	$(CARGO) test --manifest-path policies/Cargo.toml --workspace
@@ -50,15 +50,16 @@ test-cluster: policies ## The gateway on a real API server, which is built once 
 	$(CARGO) build --bin wicketgate
 	$(CARGO) test --workspace --test cluster --test charts --no-run
 ifeq ($(TEST),)
-	$(INSIDE) $(CARGO) test --workspace --test cluster --test charts -- --test-threads=4 --skip scale::
+	$(INSIDE) $(CARGO) test --workspace --test cluster --test charts -- --test-threads=4 --skip alone::
+	$(INSIDE) $(CARGO) test --workspace --test cluster -- --test-threads=1 alone::
 else
 	$(INSIDE) $(CARGO) test --workspace --test cluster --test charts -- --test-threads=4 $(TEST)
 endif
 
-test-scale: policies ## 1,000 routes and 10,000 endpoints on a real API server; wants an optimised gateway
+test-scale: policies ## 1,000 routes and 10,000 endpoints again, with an optimised gateway and the bars that are for one
 	tests/cluster/binaries.sh
 	$(CARGO) build --release --bin wicketgate
-	$(INSIDE) WICKETGATE_BIN=$(abspath target/release/wicketgate) $(CARGO) test --workspace --test cluster -- --test-threads=1 scale::
+	$(INSIDE) WICKETGATE_BIN=$(abspath target/release/wicketgate) $(CARGO) test --workspace --test cluster -- --test-threads=1 alone::scale
 
 python: $(VENV)/ready ## The pinned clients and servers that the suite runs (openai, llama.cpp's server)
 

@@ -78,6 +78,11 @@ pub fn binary() -> PathBuf {
     path
 }
 
+/// Whether the binary under test is a release build, by the folder it is in.
+pub fn is_optimised() -> bool {
+    binary().parent().is_some_and(|folder| folder.ends_with("release"))
+}
+
 /// Top of the checkout.
 pub fn root() -> PathBuf {
     let mut path = PathBuf::from(env!("CARGO_MANIFEST_DIR"));

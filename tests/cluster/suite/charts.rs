@@ -24,12 +24,12 @@ const GONE_MAX: Duration = Duration::from_secs(180);
 /// Makes a namespace refuse pods that are not restricted, and say so of everything that makes pods.
 const RESTRICTED: [&str; 3] = ["enforce", "warn", "audit"];
 
-fn path(below: &str) -> String {
+pub(crate) fn path(below: &str) -> String {
     harness::gateway::root().join(below).display().to_string()
 }
 
 /// A namespace that enforces the restricted Pod Security Standard.
-async fn restricted(name: &str) -> Place {
+pub(crate) async fn restricted(name: &str) -> Place {
     let place = Place::new(name).await;
     let labels: serde_json::Map<_, _> = RESTRICTED
         .iter()
@@ -39,7 +39,7 @@ async fn restricted(name: &str) -> Place {
     place
 }
 
-async fn helm(place: &Place, version: &str, args: &[&str]) -> Said {
+pub(crate) async fn helm(place: &Place, version: &str, args: &[&str]) -> Said {
     let mut all = vec!["--namespace", &place.namespace];
     all.extend(args);
     tool::run(version, &place.plane().kubeconfig(), &all, "").await
@@ -191,7 +191,7 @@ async fn client(
 }
 
 /// What is in a namespace, but what every namespace has and Events about what was.
-async fn contents(place: &Place) -> BTreeSet<String> {
+pub(crate) async fn contents(place: &Place) -> BTreeSet<String> {
     let kinds = place
         .kubectl(&["api-resources", "--verbs=list,delete", "--namespaced", "-o", "name"], "")
         .await
@@ -204,7 +204,7 @@ async fn contents(place: &Place) -> BTreeSet<String> {
 }
 
 /// Waits until nothing else is left in a namespace. Pods drain first, so it takes longer than anything else here.
-async fn until_left(place: &Place, wanted: &BTreeSet<String>) {
+pub(crate) async fn until_left(place: &Place, wanted: &BTreeSet<String>) {
     let began = Instant::now();
     loop {
         let now = contents(place).await;

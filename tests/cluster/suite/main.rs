@@ -1,5 +1,6 @@
 //! The cluster suite: the gateway on a real API server. `make test-cluster` runs it in a network of its own.
 
+mod alone;
 mod charts;
 mod definitions;
 mod discovery;
@@ -9,7 +10,6 @@ mod load;
 mod registry;
 mod rights;
 mod samples;
-mod scale;
 mod signals;
 mod static_route;
 mod status;

@@ -1,5 +1,4 @@
-//! Large clusters: memory, the way from one change to a new snapshot, many objects edited at once. These run alone, after
-//! the others (see the Makefile).
+//! Large clusters: memory, the way from one change to a new snapshot, many objects edited at once.
 
 use std::time::{Duration, Instant};
 
@@ -25,6 +24,13 @@ const AT_ONCE: usize = 16;
 /// A17: static routes, and the bar for all of them to settle after an edit of each.
 const ROUTES: usize = 1_000;
 const SETTLED_MAX: Duration = Duration::from_secs(60);
+/// How many times as long a debug build may take.
+const DEBUG_FACTOR: u32 = 4;
+
+/// The bar for all routes to settle: of the binary that runs.
+fn settled_max() -> Duration {
+    if harness::gateway::is_optimised() { SETTLED_MAX } else { SETTLED_MAX * DEBUG_FACTOR }
+}
 
 async fn apply_all(place: &Place, objects: Vec<Value>) {
     futures::stream::iter(objects)
@@ -118,7 +124,7 @@ async fn a_thousand_static_routes_settle_and_then_nobody_writes() {
     until_settled(&place).await;
     let (settled, written) = (edited.elapsed(), writes(&place).len() - before);
     eprintln!("{ROUTES} edits settled after {settled:?} with {written} writes");
-    assert!(settled < SETTLED_MAX, "{settled:?}");
+    assert!(settled < settled_max(), "{settled:?}");
     // The ConfigMap, the status of the new generation, and what the probes of the backend say.
     assert!(written <= 4 * ROUTES, "{written} writes for {ROUTES} edits");
     until("silence", || async {
@@ -150,7 +156,7 @@ async fn until_settled(place: &Place) {
         if done == ROUTES {
             return;
         }
-        assert!(began.elapsed() < 2 * SETTLED_MAX, "{done} of {ROUTES}");
+        assert!(began.elapsed() < 2 * settled_max(), "{done} of {ROUTES}");
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }
