@@ -359,6 +359,9 @@ async fn shadow_policy_is_recorded_and_never_followed() {
             (200, Some("round-robin"))
         );
     }
+    let faults =
+        "wicketgate_policy_faults_total{gateway=\"default/gw\",model=\"m\",policy=\"shadow\",reason=\"trap\"";
+    assert!(gateway.metric_sum(faults).await > 0.0, "its faults are counted all the same");
 }
 
 /// Clients that stream without end over kept connections and check each answer.

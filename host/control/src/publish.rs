@@ -11,7 +11,7 @@ use domain::assemble::{Assembled, Assembler, PolicyTrouble};
 use domain::endpoint::EndpointSpec;
 use domain::finding::{Finding, Severity};
 use domain::name::{Generation, ObjectName};
-use domain::policy::{EntrySpec, FailureMode, PolicySource, Preparation, Prepare, PrepareFailure};
+use domain::policy::{EntrySpec, FailureMode, PolicySource, Preparation, Prepare};
 use manifest::{Bundle, Kind, ObjectKey};
 
 use crate::index::{Index, Services};
@@ -255,7 +255,7 @@ impl Core {
         Finding {
             severity: Severity::Error,
             reason: failure.reason,
-            message: format!("policy `{policy}` does not load: {}; {instead}", why(failure)),
+            message: format!("policy `{policy}` does not load: {}; {instead}", failure.sentence()),
             remedy: failure.remedy.clone(),
             ..base
         }
@@ -299,7 +299,7 @@ impl Core {
             origin,
             field: field.to_owned(),
             reason: failure.reason,
-            message: format!("the policy does not load: {}", why(failure)),
+            message: format!("the policy does not load: {}", failure.sentence()),
             remedy: failure.remedy.clone(),
         })
     }
@@ -313,12 +313,6 @@ pub(crate) fn instead(trouble: &PolicyTrouble) -> &'static str {
         FailureMode::LeastInFlight => "the least busy endpoint is taken when it is its turn",
         FailureMode::NextPolicy => "its place in the chain is left out",
     }
-}
-
-/// Why a policy does not load, in one sentence.
-fn why(failure: &PrepareFailure) -> String {
-    let at = failure.config_path.as_ref().map_or(String::new(), |path| format!(" (config at `{path}`)"));
-    format!("{}{at}", failure.message)
 }
 
 #[cfg(test)]

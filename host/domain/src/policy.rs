@@ -175,7 +175,7 @@ pub enum Preparation {
 
 /// Why a policy does not load.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}: {message}{}", at(.config_path))]
+#[error("{reason}: {}", self.sentence())]
 pub struct PrepareFailure {
     /// CamelCase condition reason: `FetchFailed`, `DigestMismatch`, `TooLarge`, `InvalidComponent`, `WrongWorld`,
     /// `ImportNotGranted`, `UnknownSignal`, `ConfigRejected`, `Impure`, `ProbeFailed`.
@@ -188,8 +188,14 @@ pub struct PrepareFailure {
     pub remedy: String,
 }
 
-fn at(config_path: &Option<String>) -> String {
-    config_path.as_ref().map_or_else(String::new, |path| format!(" (config at `{path}`)"))
+impl PrepareFailure {
+    /// The message, and where in the configuration.
+    pub fn sentence(&self) -> String {
+        match &self.config_path {
+            Some(path) => format!("{} (config at `{path}`)", self.message),
+            None => self.message.clone(),
+        }
+    }
 }
 
 /// The control plane's side: makes policies ready. Never called on the request path.
@@ -311,9 +317,9 @@ pub enum Step {
     NoSession,
     /// Not asked: the entry is not loaded, or backs off after faults.
     Unavailable,
-    /// Failed; handled by its failure mode.
+    /// Failed; handled by its failure mode, unless it only watches.
     Fault(Fault),
-    /// Shadow: would have named this endpoint (`None`: would have abstained, refused or failed).
+    /// Shadow: would have named this endpoint (`None`: would have abstained or refused).
     Shadow(Option<u32>),
 }
 

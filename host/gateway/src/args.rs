@@ -47,8 +47,8 @@ pub(crate) enum Command {
     Probe(ProbeArgs),
 }
 
-/// The gateway's own Service, where none is named, or an empty name.
-pub(crate) const GATEWAY_SERVICE: &str = "wicketgate";
+/// The gateway's own Service, where none is named.
+const GATEWAY_SERVICE: &str = "wicketgate";
 
 /// `wicketgate serve`.
 #[derive(Clone, Debug, Args)]
@@ -163,6 +163,13 @@ pub(crate) struct ServeArgs {
     /// Flags of the production stack's controller.
     #[command(flatten)]
     pub(crate) inert: Inert,
+}
+
+impl ServeArgs {
+    /// The Service of this gateway: an empty name is none, and means the default.
+    pub(crate) fn gateway_service(&self) -> &str {
+        if self.gateway_service.is_empty() { GATEWAY_SERVICE } else { &self.gateway_service }
+    }
 }
 
 /// Format of log lines.
@@ -325,6 +332,15 @@ mod tests {
             assert_eq!((cli.serve.manifests, cli.serve.leader_elect), (None, wanted), "{flag}");
         }
         assert!(Cli::try_parse_from(["wicketgate", "--leader-elect=perhaps"]).is_err());
+    }
+
+    #[test]
+    fn an_empty_name_of_the_gateways_service_is_the_default_one() {
+        for (given, wanted) in [(None, "wicketgate"), (Some(""), "wicketgate"), (Some("door"), "door")] {
+            let flag = given.map(|name| format!("--gateway-service={name}"));
+            let cli = Cli::parse_from(["wicketgate".to_owned()].into_iter().chain(flag));
+            assert_eq!(cli.serve.gateway_service(), wanted, "{given:?}");
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use proxy::respond::Dialect;
 use proxy::{CertificateFiles, ListenerSpec, Parts, Server, ServerHandle, ServerOptions, Status, TellSleep};
 use tokio::sync::{mpsc, watch};
 
-use crate::args::{GATEWAY_SERVICE, ServeArgs};
+use crate::args::ServeArgs;
 use crate::pages::{self, Phase};
 use crate::shutdown::Signals;
 use crate::{admin, telemetry};
@@ -211,7 +211,7 @@ fn source(args: &ServeArgs) -> anyhow::Result<SourceSettings> {
     Ok(SourceSettings::Kubernetes(KubernetesSettings {
         namespace: args.namespace.clone().filter(named),
         watch_namespaces: namespaces.filter(named).collect(),
-        service: if named(&args.gateway_service) { &args.gateway_service } else { GATEWAY_SERVICE }.into(),
+        service: args.gateway_service().into(),
         leader_elect: args.leader_elect,
         identity: identity(),
     }))

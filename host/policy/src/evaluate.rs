@@ -125,7 +125,6 @@ impl Run<'_> {
     fn shadow(&mut self, place: usize, entry: &Entry) {
         let (asked, mut trace) = self.ask(place, entry);
         trace.step = match asked {
-            Asked::Not(Step::Fault(_)) => Step::Shadow(None),
             Asked::Not(step) => step,
             Asked::Answered(answer) => Step::Shadow(self.would_choose(&answer.choice)),
         };

@@ -45,12 +45,11 @@ fn programmed(about: &About<'_, InferenceGateway>, is_in_force: bool) -> Said {
     let mut troubles = about.view.facts.troubles.iter().filter(|trouble| trouble.gateway == *about.name);
     let failed = troubles.clone().find_map(|trouble| Some((trouble, trouble.failure.as_ref()?)));
     if let Some((trouble, failure)) = failed {
-        let at = failure.config_path.as_ref().map_or(String::new(), |path| format!(" (config at {path})"));
         let remedy = if failure.remedy.is_empty() { String::new() } else { format!("; {}", failure.remedy) };
         let message = format!(
-            "policy {} does not load: {}{at}; {}{remedy}",
+            "policy {} does not load: {}; {}{remedy}",
             trouble.spec.name,
-            failure.message,
+            failure.sentence(),
             instead(trouble)
         );
         return Said::no(failure.reason, message);

@@ -63,9 +63,8 @@ pub(super) fn draft(
 }
 
 fn failed(conditions: &mut Conditions, failure: &PrepareFailure) {
-    let at = failure.config_path.as_ref().map_or(String::new(), |path| format!(" (config at {path})"));
     let remedy = if failure.remedy.is_empty() { String::new() } else { format!("; {}", failure.remedy) };
-    let said = Said::no(failure.reason, format!("{}{at}{remedy}", failure.message));
+    let said = Said::no(failure.reason, failure.sentence() + &remedy);
     let is_fetched = !NOT_FETCHED.contains(&failure.reason);
     let fetched = if is_fetched { Said::yes("Fetched", "") } else { said.clone() };
     conditions.set("Fetched", fetched);

@@ -217,7 +217,7 @@ fn a_shadow_entry_is_recorded_and_changes_nothing() {
     for call in 0..6 {
         let verdict = decide(&mut evaluator, &pool, &request(1));
         assert_eq!(verdict.choice, Choice::Endpoint(1));
-        let last = if call == 4 { Step::Shadow(None) } else { Step::Shadow(Some(1)) };
+        let last = if call == 4 { Step::Fault(Fault::Trap) } else { Step::Shadow(Some(1)) };
         let expected =
             [Step::Shadow(Some(1)), Step::Shadow(None), Step::Chose(1), Step::Shadow(Some(1)), last];
         assert_eq!(steps(&verdict), expected, "call {call}");
