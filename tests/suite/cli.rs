@@ -88,13 +88,17 @@ async fn explain_says_why_a_request_went_where_it_went() {
     let admin = gateway.admin.to_string();
 
     let output = run(&["explain", "request-7", "--admin", &admin]).await;
+    let chose = format!("chose http://{}", answer.engine());
+    assert!(out(&output).contains(&chose) && out(&output).contains("round-robin"), "{}", out(&output));
+    let output = run(&["explain", "request-7", "--format", "json", "--admin", &admin]).await;
     assert_eq!(code(&output), 0, "{}", err(&output));
     let page: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let decision = &page["decisions"][0];
     assert!(decision.to_string().contains("round-robin"), "{decision}");
     assert!(decision.to_string().contains(&format!("http://{}", answer.engine())), "{decision}");
     let output = run(&["explain", "--admin", &admin]).await;
-    assert!(out(&output).contains("request-7"), "{}", out(&output));
+    let listed = out(&output).lines().find(|line| line.contains("request-7")).map(str::to_owned);
+    assert!(listed.is_some_and(|line| line.ends_with("round-robin")), "{}", out(&output));
     let output = run(&["explain", "request-8", "--admin", &admin]).await;
     assert_eq!(code(&output), 1, "{}", out(&output));
     let output = run(&["explain", "a request", "--admin", &admin]).await;

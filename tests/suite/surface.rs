@@ -2,11 +2,25 @@
 
 use engine::http::Config;
 use harness::client::{self, Connection};
-use harness::fleet::{engine, until};
+use harness::fleet::{chat, engine, until};
 use harness::gateway::{Gateway, Options};
 use harness::manifests::Manifest;
 use http::Method;
 use serde_json::{Value, json};
+
+/// 2.1: `--root-path`: the same under a prefix, for whoever cannot rewrite paths.
+#[tokio::test]
+async fn every_path_is_served_under_the_root_path_too() {
+    let engine = engine("a").await;
+    let manifest = Manifest::new().model("a", [engine.url()]);
+    let gateway = Gateway::ready(Options::manifest(manifest.yaml()).args(["--root-path", "/llm/"])).await;
+    for (prefix, status) in [("", 200), ("/llm", 200), ("/llm2", 404), ("/other", 404)] {
+        let answer = gateway.post(&format!("{prefix}/v1/chat/completions"), &chat("a", "hi")).await;
+        assert_eq!(answer.status, status, "{prefix}: {}", answer.text());
+        let answer = client::get(gateway.data, &format!("{prefix}/v1/models")).await;
+        assert_eq!(answer.status, status, "{prefix}: {}", answer.text());
+    }
+}
 
 /// 2.1: every operation with a JSON body.
 #[tokio::test]

@@ -82,6 +82,9 @@ pub(crate) struct ServeArgs {
     /// Data-plane port with text errors (the RKLLama router's dialect), in addition to --listen
     #[arg(long, value_name = "PORT")]
     pub(crate) port: Option<u16>,
+    /// Prefix under which every path of the data plane is served as well, such as /llm; empty: none
+    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true, value_parser = root_path)]
+    pub(crate) root_path: String,
     /// Data-plane address served over TLS; needs --tls-cert and --tls-key
     #[arg(long, value_name = "ADDR", value_parser = address, requires = "tls_cert", requires = "tls_key")]
     pub(crate) listen_tls: Vec<SocketAddr>,
@@ -158,8 +161,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "WICKETGATE_LOG", value_name = "LEVEL", default_value = "info")]
     pub(crate) log_level: String,
     /// Log format
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
-    pub(crate) log_format: LogFormat,
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) log_format: Format,
     /// Flags of the production stack's controller.
     #[command(flatten)]
     pub(crate) inert: Inert,
@@ -172,12 +175,12 @@ impl ServeArgs {
     }
 }
 
-/// Format of log lines.
+/// Format of what is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
+pub(crate) enum Format {
     /// For people.
     Text,
-    /// One JSON object a line.
+    /// For programs: log lines are one object each.
     Json,
 }
 
@@ -190,8 +193,8 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "DIR", default_value = "/policies")]
     pub(crate) policy_dir: PathBuf,
     /// How to print findings
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
-    pub(crate) format: LogFormat,
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
 }
 
 /// `wicketgate explain`.
@@ -202,6 +205,9 @@ pub(crate) struct ExplainArgs {
     /// Admin address of the gateway
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9090", value_parser = address)]
     pub(crate) admin: SocketAddr,
+    /// How to print decisions
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
 }
 
 /// `wicketgate crds`.
@@ -264,6 +270,15 @@ fn exporters(text: &str) -> Result<Exporters, String> {
 /// An address, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OptionalAddress(pub Option<SocketAddr>);
+
+/// Accepts a path; the slash at its end does not count.
+fn root_path(text: &str) -> Result<String, String> {
+    let path = text.trim_end_matches('/');
+    if path.is_empty() || (path.starts_with('/') && !path.contains(['?', '#', ' '])) {
+        return Ok(path.to_owned());
+    }
+    Err(format!("{text:?} is no path such as /llm"))
+}
 
 /// Accepts `HOST:PORT`, `:PORT` (all interfaces) and `localhost:PORT`.
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -361,6 +376,8 @@ mod tests {
         assert_eq!(optional_address("0"), Ok(OptionalAddress(None)));
         assert_eq!(address(":9090").unwrap().port(), 9090);
         assert!(address("nowhere").is_err());
+        assert_eq!(["", "/", "/llm", "/a/b/"].map(|text| root_path(text).unwrap()), ["", "", "/llm", "/a/b"]);
+        assert!(root_path("llm").is_err() && root_path("/a?b").is_err());
         let urls =
             |text| exporters(text).map(|all| all.0.iter().map(|e| e.url().to_owned()).collect::<Vec<_>>());
         assert_eq!(urls("").unwrap(), [""; 0]);

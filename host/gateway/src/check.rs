@@ -7,7 +7,7 @@ use domain::finding::Finding;
 use policy::{Library, Options};
 use serde_json::json;
 
-use crate::args::{CheckArgs, LogFormat};
+use crate::args::{CheckArgs, Format};
 use crate::{pages, say, wire};
 
 /// A policy that takes longer to compile than this is reported as not ready.
@@ -20,8 +20,8 @@ pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let library = Library::new(options)?;
     let checked = control::check(&args.directory, wire::index(), &library, POLICIES_WAIT_MAX);
     match args.format {
-        LogFormat::Text => say(format_args!("{}", checked.to_string().trim_end())),
-        LogFormat::Json => {
+        Format::Text => say(format_args!("{}", checked.to_string().trim_end())),
+        Format::Json => {
             let findings: Vec<_> =
                 checked.findings.iter().map(|finding: &Finding| pages::finding(finding)).collect();
             say(format_args!(

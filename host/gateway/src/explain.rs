@@ -3,12 +3,15 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 
-use crate::args::ExplainArgs;
+mod text;
+
+use crate::args::{ExplainArgs, Format};
 use crate::say;
+use text::Page;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 /// An answer larger than this is cut: 1,024 decisions a worker fit many times over.
@@ -33,7 +36,14 @@ pub(crate) fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let mut answer = String::new();
     stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).context("reading the answer")?;
     let (head, body) = answer.split_once("\r\n\r\n").context("the answer is not HTTP")?;
-    say(format_args!("{}", body.trim_end()));
     let is_found = head.split(' ').nth(1) == Some("200");
+    if is_found && args.format == Format::Text {
+        let page: Page = serde_json::from_str(body).context("the answer is no list of decisions")?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let text = if args.request_id.is_some() { page.details(now) } else { page.table(now) };
+        say(format_args!("{}", text.trim_end()));
+    } else {
+        say(format_args!("{}", body.trim_end()));
+    }
     Ok(if is_found { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

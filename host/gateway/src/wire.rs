@@ -221,7 +221,7 @@ fn source(args: &ServeArgs) -> anyhow::Result<SourceSettings> {
 /// is cut at 63 characters, which two pods of a long name may share. One that restarts in its pod is itself again.
 fn identity() -> String {
     let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = std::env::var("POD_NAME").unwrap_or_else(|_| host());
+    let name = std::env::var("POD_NAME").ok().filter(|name| !name.trim().is_empty()).unwrap_or_else(host);
     format!("{}_{}", name.trim(), std::process::id())
 }
 
@@ -267,7 +267,7 @@ fn start_server(
         body_bytes: BodyBytes::new(args.body_memory_bytes),
         engine_control: args.engine_control,
         answer_headers: args.answer_headers,
-        root_path: String::new(),
+        root_path: args.root_path.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_unix,
         metrics: Some(registry),
