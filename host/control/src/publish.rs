@@ -185,9 +185,16 @@ impl Core {
         self.index.counts()
     }
 
-    /// Whether there is nothing to serve and something wrong: not worth being called ready.
+    /// Whether there is nothing to serve, and that is because something is wrong: not worth being called ready. An object that
+    /// no gateway uses may be as wrong as it likes.
     pub fn is_hopeless(&self) -> bool {
-        self.index.is_empty() && self.findings().iter().any(|finding| finding.severity == Severity::Error)
+        let routes = |finding: &Finding| {
+            ["", "InferenceGateway", "StaticRoute"].contains(&finding.object.split(' ').next().unwrap_or(""))
+        };
+        let of_sources = self.sources.values().flatten();
+        let of_routes = self.index.findings().iter().filter(|finding| routes(finding));
+        let is_wrong = |finding: &Finding| finding.severity == Severity::Error;
+        self.index.is_empty() && of_sources.chain(of_routes).any(is_wrong)
     }
 
     /// Whether a policy is still being prepared.

@@ -190,8 +190,12 @@ impl<'a> Term<'a> {
 
     fn settle(&mut self, done: Done) {
         let Done { route: name, wanted, outcome, object, took } = done;
-        if let Some(object) = object {
-            self.present.insert(wanted.config_map(), object);
+        // Due again: the watch has shown something since it began, and which of the two is newer nobody knows. Asking does.
+        let is_overtaken = self.routes.get(&name).is_some_and(|route| route.due.is_some());
+        match object {
+            Some(_) if is_overtaken => drop(self.present.remove(&wanted.config_map())),
+            Some(object) => drop(self.present.insert(wanted.config_map(), object)),
+            None => {}
         }
         let result = match &outcome {
             ConfigMapOutcome::Written { .. } => Reconciled::Success,

@@ -94,10 +94,16 @@ pub(super) async fn run(
             () = stopped(&mut stop) => return,
             published = timeout(EVENT_TIMEOUT, recorder.publish(&event, &reference)) => published,
         };
-        if let Ok(Err(error)) = published
-            && !std::mem::replace(&mut is_refused, true)
-        {
-            tracing::warn!(%error, "events are not published; allow create and patch of events.k8s.io events");
+        match published {
+            Ok(Ok(())) => is_refused = false,
+            Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
+                if !std::mem::replace(&mut is_refused, true) {
+                    let error = &status.message;
+                    tracing::warn!(%error, "events are not published; allow create and patch of events.k8s.io events");
+                }
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "an event is lost"),
+            Err(_) => tracing::debug!("an event is lost: the API server does not answer"),
         }
     }
 }

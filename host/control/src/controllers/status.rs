@@ -144,8 +144,9 @@ impl<'a> Term<'a> {
                 }
             }
         }
-        // Whoever leads next must not find us writing: what is under way is given up.
+        // Whoever leads next must not find us writing: what is under way is given up. Nor do we know any longer how things are.
         writes.shutdown().await;
+        self.count(Vec::new());
     }
 
     /// Computes every status and queues what differs.

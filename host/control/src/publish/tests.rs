@@ -73,6 +73,11 @@ fn nothing_to_serve_and_something_wrong_is_hopeless_and_nothing_at_all_is_not() 
     assert!(!place.core.is_hopeless());
     place.write("{{{");
     assert!(place.core.is_hopeless());
+    let unused = "apiVersion: production-stack.vllm.ai/v1alpha1\nkind: InferenceService\nmetadata: {name: s}\n\
+                  spec: {modelName: m, backendRef: nowhere}\n";
+    place.write(unused);
+    assert!(place.core.findings().iter().any(|finding| finding.severity == Severity::Error));
+    assert!(!place.core.is_hopeless(), "nobody uses what is wrong");
     place.write(&(service("s", &["http://127.0.0.1:9"]) + &gateway("g", "s", &[]) + "---\n{{{\n"));
     assert!(!place.core.is_hopeless());
 }

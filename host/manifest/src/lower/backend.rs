@@ -440,11 +440,15 @@ struct Port<'a> {
 }
 
 impl Port<'_> {
-    /// The number that the engines of a slice listen on: the slice's port of the same name, else its only one.
+    /// The number that the engines of a slice listen on: the slice's port of the same name, else its only one where either has
+    /// no name. A slice whose ports are all called otherwise is of pods that do not have this port.
     fn on(&self, slice: &SliceFacts) -> Option<u16> {
         let named = slice.ports.iter().find(|(name, _)| self.name == Some(&**name));
         match (named, slice.ports.as_slice()) {
-            (Some((_, number)), _) | (None, [(_, number)]) => Some(*number),
+            (Some((_, number)), _) => Some(*number),
+            (None, [(name, number)]) if name.is_empty() || self.name.is_none_or(str::is_empty) => {
+                Some(*number)
+            }
             (None, []) => Some(self.number),
             (None, several) => {
                 several.iter().map(|(_, number)| *number).find(|number| *number == self.number)

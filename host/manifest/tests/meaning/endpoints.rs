@@ -77,6 +77,18 @@ fn the_port_is_the_one_asked_for_or_named_http_or_the_only_one_or_8000() {
     }
 }
 
+/// Pods of an older revision without the port that the Service means by its name get a slice of their own, without that port.
+#[test]
+fn a_slice_of_pods_without_the_named_port_has_no_engines() {
+    let with =
+        slice("new", "IPv4", "{name: http, port: 1}, {name: metrics, port: 9}", "{addresses: [10.0.0.1]}");
+    let without = slice("old", "IPv4", "{name: metrics, port: 9}", "{addresses: [10.0.0.2]}");
+    let ports = "ports: [{name: http, port: 80}, {name: metrics, port: 9}]";
+    assert_eq!(found("b", &core(ports, &(with + &without))).0, ["http://10.0.0.1:1"]);
+    let unnamed = slice("x", "IPv4", "{port: 7}", "{addresses: [10.0.0.1]}");
+    assert_eq!(found("b", &core("ports: [{name: http, port: 80}]", &unnamed)).0, ["http://10.0.0.1:7"]);
+}
+
 #[test]
 fn an_engine_with_two_address_families_is_one_engine() {
     let pod = "targetRef: {kind: Pod, name: p, uid: u}";

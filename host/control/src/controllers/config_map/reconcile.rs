@@ -139,6 +139,7 @@ async fn attempt(
             Some(present) => Some(present),
             None => api.get_opt(&wanted.name).await?,
         };
+        let is_new = found.is_none();
         let written = match found {
             None => create(api, wanted).await,
             Some(object) if object.metadata.deletion_timestamp.is_some() => {
@@ -159,6 +160,11 @@ async fn attempt(
             Ok(object) => {
                 tracing::info!(config_map = %wanted.config_map(), route = %wanted.owner.name, "ConfigMap written");
                 return Ok((wanted.written(Some(whole_seconds(Timestamp::now()))), Some(object)));
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 && is_new => {
+                let message =
+                    format!("there is no namespace {} for the ConfigMap {}", wanted.namespace, wanted.name);
+                return Ok((ConfigMapOutcome::Failed { message }, None));
             }
             // Somebody was quicker: see what it is now.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}

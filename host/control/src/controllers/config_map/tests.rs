@@ -135,6 +135,28 @@ async fn one_that_is_deleted_or_edited_by_hand_is_mended_within_seconds() {
     rig.end().await;
 }
 
+/// Whatever the controller is just doing with the first change when it hears of the second.
+#[tokio::test(start_paused = true)]
+async fn two_edits_close_together_leave_nothing_broken() {
+    let mut rig = Rig::start(FakeApi::default());
+    rig.apply(ROUTE);
+    rig.written().await;
+    rig.api.until("a watch", |api| api.is_watched().then_some(())).await;
+    let right = rig.api.get(MAP).expect("written")["data"].clone();
+    for gap in 0..40 {
+        let mut map = rig.api.get(MAP).expect("there");
+        map["metadata"]["labels"]["touched"] = json!(gap.to_string());
+        rig.api.put(MAP, map.clone());
+        for _ in 0..gap {
+            tokio::task::yield_now().await;
+        }
+        map["data"]["dynamic_config.json"] = json!("edited");
+        rig.api.put(MAP, map);
+        rig.api.until("it is mended", |api| api.get(MAP).filter(|map| map["data"] == right).map(drop)).await;
+    }
+    rig.end().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_belongs_to_somebody_else_is_not_touched_until_it_is_gone() {
     for theirs in [

@@ -23,6 +23,7 @@ struct Rig {
     stop: watch::Sender<bool>,
     outcomes: watch::Sender<Outcomes>,
     notes: mpsc::Receiver<Note>,
+    registry: prometheus::Registry,
     snapshot: Arc<domain::snapshot::Snapshot>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -35,6 +36,7 @@ impl Rig {
         let (leads, stop) = (watch::Sender::new(true), watch::Sender::new(false));
         let outcomes = watch::Sender::new(Outcomes::default());
         let (events, notes) = mpsc::channel(64);
+        let registry = prometheus::Registry::new();
         let parts = StatusParts {
             client: api.client(),
             reports: reports.subscribe(),
@@ -44,11 +46,12 @@ impl Rig {
             leads: leads.subscribe(),
             events,
             clock: Clock::new(std::time::Instant::now()),
-            metrics: ControllerMetrics::default(),
+            metrics: ControllerMetrics::register(&registry).expect("registered once"),
         };
         let task = tokio::spawn(run(parts, stop.subscribe()));
         let core = Core::new(Index::default());
-        Self { api, core, publisher, reports, leads, stop, outcomes, notes, snapshot: Arc::default(), task }
+        let snapshot = Arc::default();
+        Self { api, core, publisher, reports, leads, stop, outcomes, notes, registry, snapshot, task }
     }
 
     /// The API server and the watch have these objects.
@@ -91,6 +94,12 @@ impl Rig {
 
     async fn told(&self, path: &str) -> Value {
         self.api.until("a status", |api| api.get(path).filter(|object| object["status"].is_object())).await
+    }
+
+    /// How many conditions the metrics page shows.
+    fn conditions_shown(&self) -> usize {
+        let page = prometheus::TextEncoder::new().encode_to_string(&self.registry.gather()).expect("a page");
+        page.lines().filter(|line| line.starts_with("production_stack_resource_condition{")).count()
     }
 
     async fn end(self) {
@@ -188,11 +197,14 @@ async fn who_does_not_lead_writes_nothing_and_a_new_leader_repeats_nothing() {
     rig.told(GATEWAY).await;
     rig.told(SERVICE).await;
     rig.watch(&[GATEWAY, SERVICE]);
+    assert!(rig.conditions_shown() > 0, "who leads says how things are");
     rig.leads.send_replace(false);
     tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(rig.conditions_shown(), 0, "who does not lead would go on saying how things were");
     rig.leads.send_replace(true);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(rig.api.writes().len(), 2);
+    assert!(rig.conditions_shown() > 0, "it leads again");
     rig.end().await;
 }
 

@@ -246,7 +246,7 @@ fn refusal(id: &WatchId, why: &Trouble) -> Option<Finding> {
         Trouble::NotInstalled => {
             let message = format!("the API server does not know kind {kind} ({})", id.kind.api_version());
             let remedy = if id.kind.is_ours() {
-                "install the definitions: kubectl apply --server-side -f crds/"
+                "install the definitions: kubectl apply --server-side --force-conflicts -f crds/"
             } else {
                 "install its definition"
             };
