@@ -216,6 +216,30 @@ fn the_binary_knows_every_argument_and_variable() {
     }
 }
 
+/// A release may be tested where traffic is limited: the test's pod is let in, to the ports that it asks.
+#[test]
+fn the_network_policy_lets_the_releases_own_test_in() {
+    let set = "networkPolicy.enabled=true,networkPolicy.ingress.from[0].podSelector.matchLabels.a=b";
+    let objects = chart(&["--set", set]);
+    let policy = &the(&objects, "NetworkPolicy")["spec"]["ingress"];
+    let test = of_kind(&objects, "Pod")[0];
+    let selects = |rule: &Value| {
+        let labels = rule["from"][0]["podSelector"]["matchLabels"].as_object().cloned().unwrap_or_default();
+        !labels.is_empty() && labels.iter().all(|(key, value)| test["metadata"]["labels"][key] == *value)
+    };
+    let rule = items(policy).iter().find(|rule| selects(rule)).expect("a rule for the test's pod");
+    let ports: Vec<_> = items(&rule["ports"]).iter().filter_map(|port| port["port"].as_str()).collect();
+    assert_eq!(ports, ["http", "metrics"]);
+}
+
+/// `null` takes a probe's times away, not the probe.
+#[test]
+fn probes_without_times_of_their_own_are_still_probes() {
+    let objects = chart(&["--set", "startupProbe=null,livenessProbe=null"]);
+    let container = &the(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["livenessProbe"], json!({"httpGet": {"path": "/livez", "port": "health"}}));
+}
+
 #[test]
 fn values_that_contradict_each_other_are_refused_with_the_remedy() {
     let cases = [
@@ -227,10 +251,18 @@ fn values_that_contradict_each_other_are_refused_with_the_remedy() {
         ("autoscaling.enabled=true,autoscaling.targetCPUUtilizationPercentage=null", "autoscaling needs"),
         ("tls.enabled=true", "needs tls.existingSecret"),
         ("metrics.enabled=false,metrics.serviceMonitor.enabled=true", "needs metrics.enabled"),
+        ("metrics.enabled=false,metrics.prometheusRule.enabled=true", "needs metrics.enabled"),
+        (
+            "rbac.scope=namespace,watchNamespaces={a},gateways[0].name=g,gateways[0].spec.routes=null",
+            "is not watched",
+        ),
+        ("gateway.logLevel=warning", "/gateway/logLevel"),
         ("rkllama.enabled=true,rkllama.port=9090", "are equal"),
         ("tls.enabled=true,tls.existingSecret=s,tls.servicePort=80", "are equal"),
         ("gateway.extraArgs={--listen=:9}", "--listen=:9 is set by a value"),
         ("gateway.extraArgs={--leader-elect}", "is set by a value"),
+        ("gateway.extraArgs={-drain-delay=1s}", "is set by a value"),
+        ("gateway.extraArgs={--engine-control}", "is set by a value"),
         ("extraEnv[0].name=METRICS_ADDR,extraEnv[0].value=x", "METRICS_ADDR is set twice"),
         ("replicaCount=many", "want integer"),
         ("gateway.wrkers=2", "'wrkers' not allowed"),

@@ -46,6 +46,23 @@ fn every_object_says_that_it_is_part_of_the_gateway() {
     }
 }
 
+/// What a component adds would go where the context says, away from the Deployment that it is about.
+#[test]
+fn everything_of_an_overlay_is_where_its_deployment_is() {
+    for name in OVERLAYS.into_iter().filter(|name| *name != "overlays/rkllama") {
+        let objects = overlay(name);
+        let namespace = &the(objects, "Deployment")["metadata"]["namespace"];
+        assert!(namespace.is_string(), "{name}");
+        for object in objects {
+            let kind = object["kind"].as_str().expect("a kind");
+            let is_cluster_wide =
+                kind.starts_with("Cluster") || ["Namespace", "CustomResourceDefinition"].contains(&kind);
+            let wanted = if is_cluster_wide { &Value::Null } else { namespace };
+            assert_eq!(object["metadata"]["namespace"], *wanted, "{name}: {}", identity(object));
+        }
+    }
+}
+
 /// The API server refuses nothing here, and nothing works: an account bound in another namespace than its own.
 #[test]
 fn accounts_are_bound_where_they_are() {

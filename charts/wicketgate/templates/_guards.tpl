@@ -27,8 +27,25 @@
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.enabled) -}}
 {{- fail "metrics.serviceMonitor.enabled needs metrics.enabled" -}}
 {{- end -}}
+{{- if and .Values.metrics.prometheusRule.enabled (not .Values.metrics.enabled) -}}
+{{- fail "metrics.prometheusRule.enabled needs metrics.enabled: an alert fires when no gateway is scraped" -}}
+{{- end -}}
+{{- include "wicketgate.guardNamespaces" . -}}
 {{- include "wicketgate.guardPorts" . -}}
 {{- include "wicketgate.guardArguments" . -}}
+{{- end -}}
+
+{{/* A resource in a namespace that nobody watches would wait for ever. */}}
+{{- define "wicketgate.guardNamespaces" -}}
+{{- $watched := include "wicketgate.watchNamespaces" . | splitList "\n" -}}
+{{- if eq .Values.rbac.scope "namespace" -}}
+{{- range concat .Values.gateways .Values.services .Values.policies -}}
+{{- $namespace := default $.Release.Namespace .namespace -}}
+{{- if not (has $namespace $watched) -}}
+{{- fail (printf "%s is to be in the namespace %s, which is not watched: add it to watchNamespaces, or set its namespace" .name $namespace) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* A port twice would be refused by the API server, with a worse message. */}}
@@ -54,8 +71,11 @@
 {{- $set := list -}}
 {{- range fromYamlArray (include "wicketgate.arguments" .) -}}{{- $set = append $set (index (splitList "=" .) 0) -}}{{- end -}}
 {{- $set = concat $set (list "--metrics-bind-address" "--health-probe-bind-address" "--namespace" "--leader-elect" "--manifests") -}}
+{{- /* Flags behind variables that the chart sets, and those that need a port or a right that only a value gives. */ -}}
+{{- $set = concat $set (list "--log-level" "--gateway-service" "--gpu-metrics-endpoint" "--engine-control" "--port" "--listen-tls") -}}
 {{- range .Values.gateway.extraArgs -}}
-{{- if has (index (splitList "=" .) 0) $set -}}
+{{- /* `-flag` is read as `--flag`. */ -}}
+{{- if has (printf "--%s" (index (splitList "=" .) 0 | trimPrefix "-" | trimPrefix "-")) $set -}}
 {{- fail (printf "gateway.extraArgs: %s is set by a value of this chart" .) -}}
 {{- end -}}
 {{- end -}}
