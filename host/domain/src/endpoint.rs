@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use http::{HeaderName, HeaderValue};
 
@@ -15,10 +15,13 @@ use crate::breaker::{Breaker, WARMTH_MIN};
 use crate::load::{Averages, RecentTokens};
 use crate::signal::Signal;
 use cells::Cells;
+use sleep::SleepWord;
 
 mod cells;
+mod sleep;
 
 pub use cells::{Endpoints, Slab};
+pub use sleep::SleepQuestion;
 
 /// What an endpoint can be used for. `serve` is an ordinary engine that does prefill and decode itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -141,7 +144,7 @@ pub struct EndpointSpec {
     pub labels: Vec<(Arc<str>, Arc<str>)>,
     /// The pod, where there is one.
     pub pod: Option<PodRef>,
-    /// Known to sleep (by its pod's label); must not be chosen.
+    /// Said to sleep by its pod's label; must not be chosen, unless the engine itself says otherwise.
     pub asleep: bool,
     /// Credentials.
     pub auth: Option<Arc<EngineAuth>>,
@@ -216,9 +219,15 @@ impl Endpoint {
         self.is_asleep() || self.state.breaker.is_excluded(now_ms)
     }
 
-    /// Whether it sleeps: its pod's label says so, a probe saw it, or this gateway put it to sleep.
+    /// Whether it sleeps: by the engine's own word (what a probe heard, or this gateway told it) where there is one, else by
+    /// its pod's label. A word from before the label came or went counts as none.
     pub fn is_asleep(&self) -> bool {
-        self.spec.asleep || self.state.asleep.load(Relaxed)
+        self.state.sleep.heard(self.spec.asleep).unwrap_or(self.spec.asleep)
+    }
+
+    /// It was told to sleep, or to wake, and did.
+    pub fn command_sleep(&self, asleep: bool) {
+        self.state.sleep.command(asleep, self.spec.asleep);
     }
 }
 
@@ -294,10 +303,8 @@ pub struct EndpointState {
     pub engine: EngineTotals,
     /// Ejection, probe and slow start.
     pub breaker: Breaker,
-    /// Put to sleep through this gateway, or seen asleep by a probe.
-    pub asleep: AtomicBool,
-    /// How often this gateway has told it to sleep or wake.
-    sleep_commands: AtomicU32,
+    /// What the engine itself says of whether it sleeps.
+    sleep: SleepWord,
 }
 
 impl EndpointState {
@@ -314,27 +321,18 @@ impl EndpointState {
             requests: RequestCells::default(),
             engine: EngineTotals::default(),
             breaker: Breaker::default(),
-            asleep: AtomicBool::new(false),
-            sleep_commands: AtomicU32::new(0),
+            sleep: SleepWord::default(),
         }
     }
 
-    /// It was told to sleep, or to wake, and did.
-    pub fn command_sleep(&self, asleep: bool) {
-        self.sleep_commands.fetch_add(1, SeqCst);
-        self.asleep.store(asleep, SeqCst);
+    /// To be taken before a probe asks whether it sleeps, with the configuration it is asked under.
+    pub fn ask_sleep(&self, spec: &EndpointSpec) -> SleepQuestion {
+        self.sleep.ask(spec.asleep)
     }
 
-    /// To be read before a probe asks whether it sleeps.
-    pub fn sleep_commands(&self) -> u32 {
-        self.sleep_commands.load(SeqCst)
-    }
-
-    /// What a probe saw. Ignored if a command was carried out since the probe began: its answer may be from before.
-    pub fn observe_sleep(&self, asleep: bool, commands_before: u32) {
-        if self.sleep_commands() == commands_before {
-            self.asleep.store(asleep, SeqCst);
-        }
+    /// What a probe was answered. Ignored if a command was carried out since it asked: the answer may be from before.
+    pub fn answer_sleep(&self, question: SleepQuestion, asleep: bool) {
+        self.sleep.answer(question, asleep);
     }
 
     /// Requests in flight there.
@@ -468,16 +466,5 @@ mod tests {
         assert_eq!(state.read(Signal::Queued, 200), 4.0);
         assert!(state.read(Signal::Running, 200).is_nan(), "the page did not say");
         assert!(state.read(Signal::Queued, 101 + ENGINE_NUMBERS_AGE_MAX_MS).is_nan(), "stale");
-    }
-
-    #[test]
-    fn a_probe_that_began_before_a_command_does_not_undo_it() {
-        let state = EndpointState::new(1);
-        let before = state.sleep_commands();
-        state.command_sleep(true);
-        state.observe_sleep(false, before);
-        assert!(state.asleep.load(Relaxed));
-        state.observe_sleep(false, state.sleep_commands());
-        assert!(!state.asleep.load(Relaxed));
     }
 }

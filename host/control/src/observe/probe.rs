@@ -107,10 +107,10 @@ async fn models(target: &Target, tls: Option<Arc<ClientConfig>>) -> Result<Answe
 
 async fn sleep(target: &Target, tls: Option<Arc<ClientConfig>>) -> Result<(), ProbeError> {
     let question = json_question(target, tls, "/is_sleeping", SLEEP_BYTES_MAX);
-    let commands = target.state.as_ref().map_or(0, |state| state.sleep_commands());
+    let asked = target.state.as_ref().map(|state| (state, state.ask_sleep(&target.spec)));
     let asleep = is_sleeping(&get_whole(&question).await?).ok_or(ProbeError::Content)?;
-    if let Some(state) = &target.state {
-        state.observe_sleep(asleep, commands);
+    if let Some((state, question)) = asked {
+        state.answer_sleep(question, asleep);
     }
     Ok(())
 }

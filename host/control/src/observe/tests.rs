@@ -1,6 +1,5 @@
 //! The observing task against real servers on loopback. Conditions are awaited, nothing sleeps.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use domain::endpoint::{Endpoint, EndpointState};
@@ -192,9 +191,29 @@ async fn a_sleeping_engine_is_marked_and_unmarked() {
         for _ in 0..3 {
             engine.asked("/is_sleeping").await;
         }
-        assert_eq!(endpoint.state.asleep.load(Relaxed), asleep);
+        assert_eq!(endpoint.is_asleep(), asleep);
     }
     observed.end().await;
+}
+
+#[tokio::test]
+async fn an_engine_that_says_it_is_awake_is_in_whatever_its_label_says() {
+    // What an engine is asked often, and whether its label then still counts.
+    for (status, often, asleep) in
+        [(200, "/is_sleeping", false), (503, "/is_sleeping", true), (404, "/v1/models", true)]
+    {
+        let mut engine = FakeEngine::start().await;
+        engine.answer("/is_sleeping", status, r#"{"is_sleeping":false}"#);
+        let endpoint = endpoint(EndpointSpec { asleep: true, ..engine.spec() });
+        let mut observed = Observed::start(OFTEN);
+        observed.publish(std::slice::from_ref(&endpoint), &[]);
+        engine.asked("/is_sleeping").await;
+        for _ in 0..3 {
+            engine.asked(often).await;
+        }
+        assert_eq!(endpoint.is_asleep(), asleep, "{status}");
+        observed.end().await;
+    }
 }
 
 #[tokio::test]

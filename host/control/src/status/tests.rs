@@ -353,8 +353,7 @@ fn faults_are_counted_per_policy_and_their_time_moves_with_the_count() {
 fn endpoints_that_come_and_go_are_live_numbers() {
     let mut place = Place::new();
     place.apply(&(service("s", &[A]) + &gateway("g", "s", &[]))).tell();
-    let asleep = &place.snapshot.endpoints[0].state;
-    asleep.command_sleep(true);
+    place.snapshot.endpoints[0].command_sleep(true);
     let told = place.tell();
     assert!(told.iter().all(|told| told.is_only_live) && told.len() == 2, "{told:?}");
     assert_eq!(place.status(Kind::InferenceGateway, "g")["routes"][0]["ready"], 0);

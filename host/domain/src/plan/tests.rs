@@ -1,5 +1,3 @@
-use std::sync::atomic::Ordering::Relaxed;
-
 use super::*;
 use crate::endpoint::InFlight;
 use crate::fixture::{assemble, route};
@@ -58,7 +56,7 @@ fn ties_of_the_last_resort_rotate_with_the_ticket() {
 #[test]
 fn when_all_are_ejected_they_are_tried_all_the_same_but_sleepers_are_not() {
     let pool = pool();
-    pool.endpoints[2].state.asleep.store(true, Relaxed);
+    pool.endpoints[2].command_sleep(true);
     for index in 0..2 {
         eject(&pool, index, 0);
     }
@@ -67,7 +65,7 @@ fn when_all_are_ejected_they_are_tried_all_the_same_but_sleepers_are_not() {
     let mut out = Vec::new();
     excluded(&pool, 1, &mut out);
     assert_eq!(out, [2]);
-    pool.endpoints[2].state.asleep.store(false, Relaxed);
+    pool.endpoints[2].command_sleep(false);
     excluded(&pool, 1, &mut out);
     assert_eq!(out, [0, 1]);
 }

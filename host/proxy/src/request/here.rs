@@ -94,7 +94,7 @@ pub(super) async fn control(
         return Ok(Served::Here(response));
     }
     let asleep = control == Control::Sleep;
-    endpoint.state.command_sleep(asleep);
+    endpoint.command_sleep(asleep);
     if let (Some(tell), Some(pod)) = (&worker.shared.tell_sleep, &endpoint.spec.pod) {
         tell(SleepNote { pod: pod.clone(), uid: endpoint.spec.id.pod_uid.clone(), asleep });
     }

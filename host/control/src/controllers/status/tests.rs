@@ -136,7 +136,7 @@ async fn live_numbers_are_written_at_most_every_half_minute() {
     rig.told(SERVICE).await;
     rig.watch(&[GATEWAY, SERVICE]);
     for second in 0..120 {
-        rig.snapshot.endpoints[0].state.command_sleep(second % 2 == 0);
+        rig.snapshot.endpoints[0].command_sleep(second % 2 == 0);
         rig.reports.send_modify(|report| report.bursts += 1);
         tokio::time::sleep(Duration::from_secs(1)).await;
         rig.watch(&[GATEWAY, SERVICE]);
