@@ -1,14 +1,15 @@
-//! An API server in memory: objects by path, optimistic locking, server-side apply as far as our controllers use it, and
-//! watches. A real client talks to it.
+//! An API server in memory: objects by path, optimistic locking, merge patches, server-side apply as far as our controllers
+//! use it, and watches. A real client talks to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
-use http::{Method, Request, Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
@@ -24,6 +25,8 @@ pub(crate) struct Asked {
     pub(crate) method: Method,
     pub(crate) path: String,
     pub(crate) query: String,
+    /// Sort of a patch.
+    pub(crate) content_type: String,
     pub(crate) body: Value,
 }
 
@@ -52,10 +55,12 @@ impl FakeApi {
                 let body = body.collect().await.expect("a body").to_bytes();
                 let body =
                     if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).expect("JSON") };
+                let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::to_str);
                 let asked = Asked {
                     method: head.method,
                     path: head.uri.path().to_owned(),
                     query: head.uri.query().unwrap_or_default().to_owned(),
+                    content_type: content_type.and_then(Result::ok).unwrap_or_default().to_owned(),
                     body,
                 };
                 send.send_response(state.lock().expect("no panic").answer(asked));
@@ -97,6 +102,12 @@ impl FakeApi {
         state.asked.iter().filter(|asked| asked.method != Method::GET).cloned().collect()
     }
 
+    /// How often something was read so far.
+    pub(crate) fn reads(&self) -> usize {
+        let state = self.0.lock().expect("no panic");
+        state.asked.iter().filter(|asked| asked.method == Method::GET).count()
+    }
+
     /// Waits, in the test's own time, until something holds.
     pub(crate) async fn until<T>(&self, what: &str, holds: impl Fn(&Self) -> Option<T>) -> T {
         for _ in 0..20_000 {
@@ -112,7 +123,7 @@ impl FakeApi {
 impl State {
     fn answer(&mut self, asked: Asked) -> Answer {
         self.asked.push(asked.clone());
-        let Asked { method, path, query, body } = asked;
+        let Asked { method, path, query, content_type, body } = asked;
         if method == Method::GET {
             return self.read(&path, &query);
         }
@@ -133,7 +144,7 @@ impl State {
                 object["metadata"]["uid"] = json!(format!("uid-{}", self.version));
                 answer(&self.store(&path, object))
             }
-            Method::PATCH => self.apply(&path, &body),
+            Method::PATCH => self.patch(&path, &content_type, &body),
             Method::DELETE => match self.objects.remove(&path) {
                 Some(object) => {
                     self.tell("DELETED", &object);
@@ -175,8 +186,8 @@ impl State {
         )
     }
 
-    /// Server-side apply: an object of `status` to the subresource, everything else to the object.
-    fn apply(&mut self, path: &str, body: &Value) -> Answer {
+    /// An object of `status` goes to the subresource, everything else to the object.
+    fn patch(&mut self, path: &str, content_type: &str, body: &Value) -> Answer {
         let (path, is_status) = path.strip_suffix("/status").map_or((path, false), |path| (path, true));
         let Some(mut object) = self.objects.get(path).cloned() else { return failure(404) };
         for field in ["uid", "resourceVersion"] {
@@ -185,13 +196,14 @@ impl State {
                 return failure(409);
             }
         }
-        if is_status {
-            object["status"] = body["status"].clone();
-        } else {
-            merge(&mut object["data"], &body["data"]);
-            merge(&mut object["spec"], &body["spec"]);
-            merge(&mut object["metadata"]["labels"], &body["metadata"]["labels"]);
-            object["metadata"]["ownerReferences"] = body["metadata"]["ownerReferences"].clone();
+        match (content_type, is_status) {
+            ("application/merge-patch+json", false) => merge_patch(&mut object, body),
+            ("application/apply-patch+yaml", true) => object["status"] = body["status"].clone(),
+            ("application/apply-patch+yaml", false) => apply(&mut object, body),
+            _ => return failure(415),
+        }
+        if has_twins(&object["spec"]["ports"]) {
+            return failure(422);
         }
         answer(&self.store(path, object))
     }
@@ -215,6 +227,43 @@ impl State {
 
 fn is_labelled(object: &Value) -> bool {
     object["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "wicketgate"
+}
+
+/// RFC 7396: null takes a field away, lists are replaced whole.
+fn merge_patch(into: &mut Value, patch: &Value) {
+    let Some(fields) = patch.as_object() else {
+        *into = patch.clone();
+        return;
+    };
+    if !into.is_object() {
+        *into = json!({});
+    }
+    for (key, value) in fields {
+        if value.is_null() {
+            into.as_object_mut().expect("made above").remove(key);
+        } else {
+            merge_patch(&mut into[key], value);
+        }
+    }
+}
+
+/// Server-side apply to an object that was made otherwise: it takes nothing away, and ports merge by their number.
+fn apply(object: &mut Value, body: &Value) {
+    let ports = object["spec"]["ports"].as_array().cloned().unwrap_or_default();
+    merge(&mut object["data"], &body["data"]);
+    merge(&mut object["spec"], &body["spec"]);
+    merge(&mut object["metadata"]["labels"], &body["metadata"]["labels"]);
+    object["metadata"]["ownerReferences"] = body["metadata"]["ownerReferences"].clone();
+    if let Some(applied) = object["spec"].get_mut("ports").and_then(Value::as_array_mut) {
+        let numbers: Vec<Value> = applied.iter().map(|port| port["port"].clone()).collect();
+        applied.extend(ports.into_iter().filter(|port| !numbers.contains(&port["port"])));
+    }
+}
+
+/// Whether two ports have one name, which the API server refuses.
+fn has_twins(ports: &Value) -> bool {
+    let mut names = BTreeSet::new();
+    ports.as_array().into_iter().flatten().any(|port| !names.insert(port["name"].to_string()))
 }
 
 fn merge(into: &mut Value, from: &Value) {

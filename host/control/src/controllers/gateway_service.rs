@@ -4,6 +4,9 @@
 //! In the namespace of the own Service it selects the same pods; elsewhere it is an `ExternalName` for it. A Service is
 //! ours if its controlling owner is the gateway; every other one is left alone, and the gateway says so in `ServiceReady`.
 //! It goes with its gateway. One that is not asked for any more stays: nothing is deleted with our rights.
+//!
+//! It is corrected by a merge patch under the version that was read, not by server-side apply: a merge patch replaces the
+//! list of ports whole, while apply takes away only what an earlier apply brought, and a Service is created without one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,11 +15,14 @@ use std::time::Duration;
 use domain::name::ObjectName;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Client;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use manifest::Kind;
-use manifest::bundle::Held;
+use manifest::bundle::facts::ServiceFacts;
+use manifest::bundle::{Bundle, Held};
 use manifest::kind::{API_VERSION, InferenceGateway};
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -35,8 +41,17 @@ const FIELD_MANAGER: &str = "wicketgate-gateway";
 const RECONCILE_TIMEOUT: Duration = Duration::from_secs(4);
 /// A failure, or somebody else's Service, is looked at again after this long.
 const RETRY: Duration = Duration::from_secs(10);
+/// A Service that is right is looked at again after this long: selectors and target ports are not in the index, so that
+/// nothing tells when somebody edits them.
+const LOOK: Duration = Duration::from_secs(300);
+/// Attempts at one Service while others write it between our reading and our writing.
+const ATTEMPTS_MAX: u32 = 3;
 /// Ports of the own Service where it cannot be read.
 const PORTS: [(&str, i32); 2] = [("http", 80), ("http-alt", 8001)];
+/// The type of a Service that selects pods; also what an absent one means.
+const CLUSTER_IP: &str = "ClusterIP";
+/// The type of a Service that stands for a name.
+const EXTERNAL_NAME: &str = "ExternalName";
 
 /// What the controller is plugged into.
 pub(super) struct GatewayServiceParts {
@@ -61,12 +76,21 @@ pub(super) async fn run(parts: GatewayServiceParts, stop: watch::Receiver<bool>)
     .await;
 }
 
+/// What a gateway was dealt with for: it is dealt with again when any of it differs. Its own spec says no more than that it
+/// asks for a Service, and its status is none of ours.
+#[derive(PartialEq)]
+struct Sight {
+    uid: Option<String>,
+    /// The Service of its name, as far as the index keeps it: ports and the name it stands for.
+    found: Option<Arc<ServiceFacts>>,
+    /// The gateway's own Service, likewise.
+    own: Option<Arc<ServiceFacts>>,
+}
+
 /// A gateway as it was dealt with last.
 struct Dealt {
-    object: Arc<InferenceGateway>,
-    /// Whether a Service of its name, and which version of it, was there.
-    seen: bool,
-    again: Option<Instant>,
+    sight: Sight,
+    again: Instant,
 }
 
 struct Term<'a> {
@@ -84,7 +108,7 @@ impl Term<'_> {
                 () = lost(&mut leading) => return,
                 () = self.deal(&facts) => {}
             }
-            let again = self.done.values().filter_map(|dealt| dealt.again).min();
+            let again = self.done.values().map(|dealt| dealt.again).min();
             tokio::select! {
                 () = stopped(stop) => return,
                 () = lost(&mut self.parts.leads) => return,
@@ -96,7 +120,7 @@ impl Term<'_> {
         }
     }
 
-    /// Deals with every gateway that has changed, whose Service came or went, or that failed a while ago.
+    /// Deals with every gateway that is not as it was dealt with, or whose time has come.
     async fn deal(&mut self, facts: &Facts) {
         let gateways = &facts.bundle.gateways;
         let asks = |held: &Held<InferenceGateway>| {
@@ -113,21 +137,23 @@ impl Term<'_> {
             if !asks(held) || held.value.metadata.deletion_timestamp.is_some() {
                 continue;
             }
-            let seen = facts.bundle.core_services.contains_key(name);
-            let is_done = self.done.get(name).is_some_and(|dealt| {
-                Arc::ptr_eq(&dealt.object, &held.value)
-                    && dealt.seen == seen
-                    && dealt.again.is_none_or(|again| again > Instant::now())
-            });
-            if !is_done {
+            let sight = self.sight(&facts.bundle, name, &held.value);
+            let is_done = |dealt: &Dealt| dealt.sight == sight && dealt.again > Instant::now();
+            if !self.done.get(name).is_some_and(is_done) {
                 let again = self.reconcile(name, &held.value).await;
-                self.done.insert(name.clone(), Dealt { object: Arc::clone(&held.value), seen, again });
+                self.done.insert(name.clone(), Dealt { sight, again });
             }
         }
     }
 
-    /// Brings one Service to what is wanted. Returns when to look again, if at all.
-    async fn reconcile(&self, name: &ObjectName, gateway: &InferenceGateway) -> Option<Instant> {
+    fn sight(&self, bundle: &Bundle, name: &ObjectName, gateway: &InferenceGateway) -> Sight {
+        let facts =
+            |name: &ObjectName| bundle.core_services.get(name).map(|service| Arc::clone(&service.value));
+        Sight { uid: gateway.metadata.uid.clone(), found: facts(name), own: facts(&self.parts.own) }
+    }
+
+    /// Brings one Service to what is wanted. Returns when to look again.
+    async fn reconcile(&self, name: &ObjectName, gateway: &InferenceGateway) -> Instant {
         let began = Instant::now();
         let attempt = provide(&self.parts.client, &self.parts.own, name, gateway);
         let said = match timeout(RECONCILE_TIMEOUT, attempt).await {
@@ -146,11 +172,11 @@ impl Term<'_> {
             }
             None => outcomes.services.remove(name).is_some(),
         });
-        (!is_right).then(|| Instant::now() + RETRY)
+        Instant::now() + if is_right { LOOK } else { RETRY }
     }
 }
 
-/// Creates or corrects the Service.
+/// Creates or corrects the Service, as often as somebody else was faster.
 async fn provide(
     client: &Client,
     own: &ObjectName,
@@ -162,28 +188,42 @@ async fn provide(
     }
     let Some(owner) = owner(gateway) else { return Ok(None) };
     let api: Api<Service> = Api::namespaced(client.clone(), &name.namespace);
-    let found = find(&api, &name.name).await?;
-    if let Some(found) = &found
-        && let Some(message) = conflict(found, &owner, name)
-    {
-        return Ok(Some(Said::no("ServiceConflict", message)));
+    for _ in 1..ATTEMPTS_MAX {
+        match attempt(&api, own, name, &owner).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            ended => return ended.map(Some),
+        }
     }
-    let target = if own.namespace == name.namespace { find(&api, &own.name).await? } else { None };
-    let wanted = service(own, name, owner, target.as_ref());
+    attempt(&api, own, name, &owner).await.map(Some)
+}
+
+/// One attempt, from what is there now. 409 if that is no more so when it is written.
+async fn attempt(
+    api: &Api<Service>,
+    own: &ObjectName,
+    name: &ObjectName,
+    owner: &OwnerReference,
+) -> kube::Result<Said> {
+    let found = find(api, &name.name).await?;
+    if let Some(message) = found.as_ref().and_then(|found| conflict(found, owner, name)) {
+        return Ok(Said::no("ServiceConflict", message));
+    }
+    let target = if own.namespace == name.namespace { find(api, &own.name).await? } else { None };
+    let wanted = service(own, name, owner.clone(), target.as_ref());
+    let field_manager = Some(FIELD_MANAGER.to_owned());
     match found {
         None => {
-            let parameters =
-                PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-            api.create(&parameters, &wanted).await?;
+            api.create(&PostParams { field_manager, ..PostParams::default() }, &wanted).await?;
             tracing::info!(service = %name, "Service created");
         }
         Some(found) if is_met(&wanted, &found) => {}
-        Some(_) => {
-            api.patch(&name.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&wanted)).await?;
+        Some(found) => {
+            let parameters = PatchParams { field_manager, ..PatchParams::default() };
+            api.patch(&name.name, &parameters, &Patch::Merge(correction(&wanted, &found))).await?;
             tracing::info!(service = %name, "Service corrected");
         }
     }
-    Ok(Some(Said::yes("ServiceReady", "")))
+    Ok(Said::yes("ServiceReady", ""))
 }
 
 /// The Service of this name, by the right to list.
@@ -221,12 +261,13 @@ fn service(own: &ObjectName, name: &ObjectName, owner: OwnerReference, target: O
     let selected = target.and_then(|target| target.spec.as_ref()).filter(|spec| spec.selector.is_some());
     let spec = match selected {
         Some(spec) => ServiceSpec {
+            type_: Some(CLUSTER_IP.into()),
             selector: spec.selector.clone(),
             ports: spec.ports.as_ref().map(|ports| ports.iter().map(plain).collect()),
             ..ServiceSpec::default()
         },
         None => ServiceSpec {
-            type_: Some("ExternalName".into()),
+            type_: Some(EXTERNAL_NAME.into()),
             external_name: Some(format!("{}.{}.svc.cluster.local", own.name, own.namespace)),
             ports: Some(PORTS.iter().map(|(name, port)| port_of(name, *port)).collect()),
             ..ServiceSpec::default()
@@ -257,12 +298,47 @@ fn plain(port: &ServicePort) -> ServicePort {
 /// Whether there is nothing to correct, whatever the API server has filled in.
 fn is_met(wanted: &Service, found: &Service) -> bool {
     let (Some(wanted), Some(found)) = (&wanted.spec, &found.spec) else { return false };
-    let ports = |spec: &ServiceSpec| -> Vec<(Option<String>, i32)> {
-        spec.ports.iter().flatten().map(|port| (port.name.clone(), port.port)).collect()
-    };
-    wanted.selector == found.selector
-        && wanted.external_name == found.external_name
+    let type_ = |spec: &ServiceSpec| spec.type_.clone().unwrap_or_else(|| CLUSTER_IP.into());
+    let selector = |spec: &ServiceSpec| spec.selector.clone().unwrap_or_default();
+    let name = |spec: &ServiceSpec| spec.external_name.clone().unwrap_or_default();
+    let ports =
+        |spec: &ServiceSpec| -> Vec<ServicePort> { spec.ports.iter().flatten().map(filled_in).collect() };
+    type_(wanted) == type_(found)
+        && selector(wanted) == selector(found)
+        && name(wanted) == name(found)
         && ports(wanted) == ports(found)
+}
+
+/// A port with what the API server fills in, and without what it chooses.
+fn filled_in(port: &ServicePort) -> ServicePort {
+    ServicePort {
+        protocol: Some(port.protocol.clone().unwrap_or_else(|| "TCP".into())),
+        target_port: Some(port.target_port.clone().unwrap_or(IntOrString::Int(port.port))),
+        ..plain(port)
+    }
+}
+
+/// A merge patch that makes the wanted Service of the one that was found, and of no later version of it. What belongs to
+/// another type (addresses, node ports) the API server drops by itself when the type changes.
+fn correction(wanted: &Service, found: &Service) -> Value {
+    let spec = wanted.spec.clone().unwrap_or_default();
+    let before = found.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+    // A merge patch takes a key away only if it says so.
+    let gone = before.into_iter().flatten().map(|(key, _)| (key.clone(), None));
+    let kept = spec.selector.into_iter().flatten().map(|(key, value)| (key, Some(value)));
+    let selector: BTreeMap<String, Option<String>> = gone.chain(kept).collect();
+    json!({
+        "metadata": {
+            "resourceVersion": found.metadata.resource_version,
+            "labels": wanted.metadata.labels,
+        },
+        "spec": {
+            "type": spec.type_,
+            "externalName": spec.external_name,
+            "selector": selector,
+            "ports": spec.ports,
+        },
+    })
 }
 
 #[cfg(test)]
