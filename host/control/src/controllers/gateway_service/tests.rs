@@ -1,6 +1,7 @@
 //! The controller against an API server in memory, under paused time.
 
 use manifest::{Change, decode};
+use serde_json::{Value, json};
 
 use super::*;
 use crate::controllers::fake::FakeApi;
