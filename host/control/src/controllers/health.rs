@@ -2,7 +2,8 @@
 //!
 //! A backend is asked `GET /health`, and `GET /v1/models` if it knows no such path; a router `GET /health`. Each has its
 //! own period and thresholds (`spec.healthCheck`); what several routes name with the same ones is asked once. At most
-//! [`PROBES_MAX`] questions are under way, each bounded in time, and nothing waits for an answer.
+//! [`PROBES_MAX`] questions are under way, each bounded in time, and nothing waits for an answer. Whoever waits longest for
+//! a place is asked first, so that backends which never answer delay the others, and do not silence them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,6 +29,8 @@ use ask::{Answer, ask};
 pub(super) const PROBES_MAX: usize = 64;
 /// Bounds of what an object may ask for: a period or timeout beyond is taken as this.
 const SECONDS_MAX: u64 = 3_600;
+/// Longest that one question waits, whatever an object asks for: it holds one of [`PROBES_MAX`] places all the while.
+const TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
 /// What the prober is plugged into.
 pub(super) struct HealthParts {
@@ -49,6 +52,7 @@ enum Subject {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Timing {
     period: Duration,
+    /// At most `period` and [`TIMEOUT_MAX`].
     timeout: Duration,
     successes: u32,
     failures: u32,
@@ -164,15 +168,17 @@ impl<'a> Term<'a> {
         }
     }
 
+    /// Asks who is due, the earliest first, as long as places are free.
     fn begin(&mut self, probes: &mut JoinSet<(Question, Answer)>) {
         let now = Instant::now();
-        for (question, known) in &mut self.known {
-            if probes.len() >= PROBES_MAX {
-                return;
-            }
-            if known.is_running || known.due > now {
-                continue;
-            }
+        let free = PROBES_MAX.saturating_sub(probes.len());
+        if free == 0 {
+            return;
+        }
+        let is_due = |known: &Known| !known.is_running && known.due <= now;
+        let mut due: Vec<_> = self.known.iter_mut().filter(|(_, known)| is_due(known)).collect();
+        due.sort_by_key(|(_, known)| known.due);
+        for (question, known) in due.into_iter().take(free) {
             known.is_running = true;
             known.due = now + question.1.period;
             let (question, facts) = (question.clone(), Arc::clone(&self.facts));
@@ -287,9 +293,11 @@ fn timing(check: Option<&HealthCheck>) -> Timing {
     let (period, timeout, successes, failures) = check.map_or((10, 5, 1, 3), |check| {
         (check.period_seconds, check.timeout_seconds, check.success_threshold, check.failure_threshold)
     });
+    let period = seconds(period);
     Timing {
-        period: seconds(period),
-        timeout: seconds(timeout),
+        period,
+        // A question that outlasts its period would hold its place for ever.
+        timeout: seconds(timeout).min(period).min(TIMEOUT_MAX),
         successes: times(successes),
         failures: times(failures),
     }

@@ -109,7 +109,7 @@ pub struct RouterRef {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthCheck {
-    /// How long a check may take, seconds, at least 1. Default: 5.
+    /// How long a check may take, seconds, at least 1; at most `periodSeconds` and 30 count. Default: 5.
     #[serde(default = "five")]
     #[schemars(range(min = 1))]
     pub timeout_seconds: i32,

@@ -123,6 +123,40 @@ async fn a_router_is_missing_then_well_then_ill_then_well_again() {
     rig.end().await;
 }
 
+/// A listener that accepts nobody: connections to it wait for ever.
+fn black_hole() -> (std::net::TcpListener, u16) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    (listener, port)
+}
+
+#[tokio::test(start_paused = true)]
+async fn backends_that_never_answer_silence_nobody() {
+    let (_listener, port) = black_hole();
+    let mut rig = Rig::start();
+    let silent = (0..PROBES_MAX).map(|n| format!("http://127.0.0.1:{port}/{n:02}")).collect::<Vec<_>>();
+    // A router sorts behind every backend, and that it is missing is known without a connection.
+    rig.apply(&route(&silent.join(","), r#""routerRef":{"kind":"Service","name":"router"},"#));
+    rig.until("the router is asked", |now| now.routers.contains_key(&name())).await;
+    rig.until("the backends are ill", |now| {
+        now.backends.get(&name()).is_some_and(|health| health.dead.len() == PROBES_MAX)
+    })
+    .await;
+    rig.end().await;
+}
+
+#[test]
+fn a_question_never_outlasts_its_period_nor_the_bound() {
+    for (period_seconds, timeout_seconds, expected) in
+        [(10, 5, 5), (10, 10, 10), (10, 60, 10), (3_600, 3_600, 30), (90, 31, 30), (0, 0, 1)]
+    {
+        let check =
+            HealthCheck { period_seconds, timeout_seconds, success_threshold: 1, failure_threshold: 1 };
+        let timeout = timing(Some(&check)).timeout;
+        assert_eq!(timeout.as_secs(), expected, "{timeout_seconds} s of {period_seconds} s");
+    }
+}
+
 #[test]
 fn answers_count_in_a_row() {
     let timing = Timing { period: Duration::ZERO, timeout: Duration::ZERO, successes: 2, failures: 2 };
