@@ -208,14 +208,24 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
+/// Threads of one runtime that may block: two for look-ups of names, the others for what computes or reads files.
+const BLOCKING_THREADS_MAX: usize = 4;
+
 /// A thread with a runtime of its own for one task.
 fn thread<F>(name: &str, task: impl FnOnce() -> F + Send + 'static) -> std::io::Result<JoinHandle<()>>
 where
     F: Future<Output = ()>,
 {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
-    std::thread::Builder::new().name(name.to_owned()).spawn(move || runtime.block_on(task()))
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()?;
+    let run = move || {
+        runtime.block_on(task());
+        // A name that is being looked up cannot be interrupted; nobody waits for it.
+        runtime.shutdown_background();
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
 #[cfg(test)]

@@ -314,3 +314,21 @@ async fn a_storm_of_swaps_ends_in_the_last_one() {
     assert!(last.findings.iter().all(|finding| finding.severity < Severity::Error), "{:?}", last.findings);
     plane.end().await;
 }
+
+#[test]
+fn a_look_up_that_never_ends_does_not_keep_its_thread_from_ending() {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (begin, begun) = tokio::sync::oneshot::channel();
+    let thread = thread("test", move || async move {
+        drop(tokio::task::spawn_blocking(move || {
+            begin.send(()).expect("the task waits");
+            let _ = held.recv();
+        }));
+        begun.await.expect("it blocks");
+    });
+    let (end, ended) = std::sync::mpsc::channel();
+    let thread = thread.expect("a thread");
+    std::thread::spawn(move || end.send(thread.join().is_ok()));
+    assert_eq!(ended.recv_timeout(Duration::from_secs(10)), Ok(true));
+    drop(release);
+}
