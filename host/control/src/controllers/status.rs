@@ -138,7 +138,13 @@ impl<'a> Term<'a> {
                 () = tokio::time::sleep_until(due) => {
                     looked = Instant::now();
                     due = looked + LIVE_INTERVAL;
-                    self.look().await;
+                    // Threads to compute on may all be held by look-ups of names.
+                    let mut leads = self.parts.leads.clone();
+                    tokio::select! {
+                        () = stopped(stop) => break,
+                        () = lost(&mut leads) => break,
+                        () = self.look() => {}
+                    }
                     let retries = self.failed.values().map(|failed| failed.until);
                     due = retries.filter(|until| *until > looked).fold(due, Instant::min);
                 }

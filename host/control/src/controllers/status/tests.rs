@@ -30,6 +30,10 @@ struct Rig {
 
 impl Rig {
     fn start() -> Self {
+        Self::start_with(Arc::new(Faults::default))
+    }
+
+    fn start_with(faults: FaultSource) -> Self {
         let api = FakeApi::default();
         let (publisher, published) = published();
         let reports = watch::Sender::new(Report::default());
@@ -42,7 +46,7 @@ impl Rig {
             reports: reports.subscribe(),
             published,
             outcomes: outcomes.subscribe(),
-            faults: Arc::new(Faults::default),
+            faults,
             leads: leads.subscribe(),
             events,
             clock: Clock::new(std::time::Instant::now()),
@@ -227,4 +231,25 @@ async fn transitions_become_events_once() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert!(rig.notes.try_recv().is_ok() && rig.notes.try_recv().is_err(), "one cause, one event");
     rig.end().await;
+}
+
+#[test]
+fn a_status_that_no_thread_is_free_to_compute_delays_no_end() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
+    let runtime = runtime.expect("a runtime");
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    runtime.block_on(async {
+        drop(tokio::task::spawn_blocking(move || held.recv()));
+        let (looks, mut looking) = mpsc::unbounded_channel();
+        let mut rig = Rig::start_with(Arc::new(move || {
+            // The test may have seen enough.
+            let _ = looks.send(());
+            Faults::default()
+        }));
+        rig.both();
+        looking.recv().await.expect("it looks");
+        let ended = tokio::time::timeout(Duration::from_secs(10), rig.end()).await;
+        assert!(ended.is_ok(), "it waits for a thread");
+    });
+    drop(release);
 }
