@@ -37,7 +37,7 @@ pub use page::Scanner;
 pub use probe::{MODELS_BYTES_MAX, PAGE_BYTES_MAX};
 
 use cards::Catalogue;
-use client::Trust;
+use client::{Access, Names, Trust};
 use probe::{Answer, Limits};
 use schedule::{Intervals, Job, Probe, Schedule, Target};
 
@@ -115,9 +115,10 @@ impl Observer {
             while probes.len() < PROBES_MAX
                 && let Some(job) = round.schedule.take_due(now_ms)
             {
-                let (tls, limits, clock) = (round.trust.config(&job.target.spec), round.limits, self.clock);
+                let access = Access { tls: round.trust.config(&job.target.spec), names: round.names.clone() };
+                let (limits, clock) = (round.limits, self.clock);
                 probes.spawn(async move {
-                    let answer = probe::run(&job, tls, limits, clock).await;
+                    let answer = probe::run(&job, access, limits, clock).await;
                     (job, answer)
                 });
             }
@@ -202,6 +203,7 @@ impl Observer {
 struct Round {
     schedule: Schedule,
     trust: Trust,
+    names: Names,
     limits: Limits,
     known: HashMap<EndpointId, Known>,
     catalogue: Catalogue,
@@ -222,6 +224,7 @@ impl Round {
         Self {
             schedule: Schedule::new(intervals),
             trust: Trust::default(),
+            names: Names::default(),
             limits,
             known: HashMap::new(),
             catalogue: Catalogue::default(),

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::{each_term, lost, sleep_until};
+use crate::observe::client::Access;
 use crate::publish::{Facts, Report};
 use crate::start::stopped;
 use crate::status::{BackendHealth, Outcomes, RouterHealth};
@@ -105,11 +106,18 @@ struct Term<'a> {
     facts: Arc<Facts>,
     routes: BTreeMap<ObjectName, Wanted>,
     known: BTreeMap<Question, Known>,
+    access: Access,
 }
 
 impl<'a> Term<'a> {
     fn new(parts: &'a mut HealthParts) -> Self {
-        Self { parts, facts: Arc::default(), routes: BTreeMap::new(), known: BTreeMap::new() }
+        Self {
+            parts,
+            facts: Arc::default(),
+            routes: BTreeMap::new(),
+            known: BTreeMap::new(),
+            access: Access::default(),
+        }
     }
 
     async fn serve(&mut self, stop: &mut watch::Receiver<bool>) {
@@ -181,9 +189,9 @@ impl<'a> Term<'a> {
         for (question, known) in due.into_iter().take(free) {
             known.is_running = true;
             known.due = now + question.1.period;
-            let (question, facts) = (question.clone(), Arc::clone(&self.facts));
+            let (question, facts, access) = (question.clone(), Arc::clone(&self.facts), self.access.clone());
             probes.spawn(async move {
-                let answer = ask(&question.0, question.1.timeout, &facts).await;
+                let answer = ask(&question.0, question.1.timeout, &facts, &access).await;
                 (question, answer)
             });
         }

@@ -21,7 +21,10 @@ use tokio_rustls::TlsConnector;
 
 use domain::endpoint::{EndpointSpec, EngineAuth, EngineTls, Target};
 
+mod names;
 pub(in crate::observe) mod trust;
+
+pub(crate) use names::Names;
 
 /// Most bytes of head that an engine may send.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -64,6 +67,15 @@ pub(super) struct Trust {
     configs: HashMap<EngineTls, Option<Arc<ClientConfig>>>,
 }
 
+/// What asking takes, whatever the question.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Access {
+    /// TLS settings, where the target speaks it. `None` there: unusable settings.
+    pub tls: Option<Arc<ClientConfig>>,
+    /// Says where names lead.
+    pub names: Names,
+}
+
 /// What to get, and from whom.
 #[derive(Clone, Debug)]
 pub(super) struct Question {
@@ -73,8 +85,8 @@ pub(super) struct Question {
     pub address: Option<SocketAddr>,
     /// Credentials.
     pub auth: Option<Arc<EngineAuth>>,
-    /// TLS settings, where the target speaks it. `None` there: unusable settings.
-    pub tls: Option<Arc<ClientConfig>>,
+    /// Trust and names.
+    pub access: Access,
     /// Port, if not the target's own.
     pub port: Option<u16>,
     /// Path behind the target's base path, or the whole path where `port` is set.
@@ -107,16 +119,18 @@ impl Trust {
 pub(super) async fn get(question: &Question, on_piece: impl FnMut(&[u8])) -> Result<(), ProbeError> {
     let target = &question.target;
     let port = question.port.unwrap_or(target.port);
-    let connected = match question.address {
-        Some(address) => TcpStream::connect(address).await,
-        None => TcpStream::connect((&*target.host, port)).await,
+    let addresses = match question.address {
+        Some(address) => vec![address],
+        None => question.access.names.addresses(&target.host, port).await.map_err(ProbeError::Connect)?,
     };
-    let stream = connected.map_err(ProbeError::Connect)?;
+    // One after the other, until one connects.
+    let stream = TcpStream::connect(addresses.as_slice()).await.map_err(ProbeError::Connect)?;
     stream.set_nodelay(true).map_err(ProbeError::Connect)?;
     if !target.tls {
         return exchange(stream, question, on_piece).await;
     }
-    let config = question.tls.clone().ok_or_else(|| ProbeError::Tls("CA bundle is unreadable".into()))?;
+    let config =
+        question.access.tls.clone().ok_or_else(|| ProbeError::Tls("CA bundle is unreadable".into()))?;
     let name =
         ServerName::try_from(target.host.to_string()).map_err(|error| ProbeError::Tls(error.into()))?;
     let connector = TlsConnector::from(config);
@@ -125,12 +139,17 @@ pub(super) async fn get(question: &Question, on_piece: impl FnMut(&[u8])) -> Res
 }
 
 /// Asks a place that is no endpoint, without credentials and without TLS. What it says beyond its status is dropped.
-pub(crate) async fn knock(target: Target, path: &str, bytes_max: usize) -> Result<(), ProbeError> {
+pub(crate) async fn knock(
+    target: Target,
+    access: &Access,
+    path: &str,
+    bytes_max: usize,
+) -> Result<(), ProbeError> {
     let question = Question {
         target,
         address: None,
         auth: None,
-        tls: None,
+        access: access.clone(),
         port: None,
         path: path.into(),
         accept: "*/*",

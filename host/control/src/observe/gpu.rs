@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::ProbeError;
-use super::client::trust;
+use super::client::{Names, trust};
 use crate::clock::Clock;
 use crate::metrics::GpuMetrics;
 use crate::publish::Report;
@@ -103,6 +103,13 @@ struct Reading {
 #[derive(Debug, Default)]
 struct Trusted(Option<(Option<Vec<u8>>, Arc<ClientConfig>)>);
 
+/// What is kept between rounds for asking.
+#[derive(Debug, Default)]
+struct Means {
+    trusted: Trusted,
+    names: Names,
+}
+
 impl GpuObserver {
     /// Whether there is anybody to ask.
     pub(crate) fn is_needed(&self) -> bool {
@@ -115,7 +122,7 @@ impl GpuObserver {
             |exporter: Exporter| Watched { exporter, kind: None, readings: HashMap::new(), failing: false };
         let mut all: Vec<Watched> = self.settings.exporters.drain(..).map(watched).collect();
         all.iter().for_each(|watched| self.metrics.watch(watched.exporter.url()));
-        let mut trusted = Trusted::default();
+        let mut means = Means::default();
         let mut tick = interval(self.settings.interval.max(Duration::from_millis(10)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -128,15 +135,15 @@ impl GpuObserver {
                 },
                 _ = tick.tick() => tokio::select! {
                     () = stopped(&mut stop) => return,
-                    () = self.round(&mut all, &mut trusted) => {}
+                    () = self.round(&mut all, &mut means) => {}
                 },
             }
         }
     }
 
     /// Asks everybody at once, and takes over what they said.
-    async fn round(&self, all: &mut [Watched], trusted: &mut Trusted) {
-        let access = self.access(all, trusted).await;
+    async fn round(&self, all: &mut [Watched], means: &mut Means) {
+        let access = self.access(all, means).await;
         let mut looks: JoinSet<(usize, Result<Look, ProbeError>)> = JoinSet::new();
         for (index, watched) in all.iter().enumerate() {
             let (exporter, kind, access) = (watched.exporter.clone(), watched.kind, access.clone());
@@ -155,7 +162,7 @@ impl GpuObserver {
     }
 
     /// How to ask this time: a fresh token, the bundle of now.
-    async fn access(&self, all: &[Watched], trusted: &mut Trusted) -> Access {
+    async fn access(&self, all: &[Watched], means: &mut Means) -> Access {
         let auth = match &self.settings.token_file {
             None => None,
             Some(file) => match tokio::fs::read_to_string(file).await {
@@ -167,9 +174,9 @@ impl GpuObserver {
             },
         };
         let needs_tls = all.iter().any(|watched| watched.exporter.target().tls);
-        let tls = if needs_tls { trusted.config(self.settings.ca_file.as_ref()).await } else { None };
+        let tls = if needs_tls { means.trusted.config(self.settings.ca_file.as_ref()).await } else { None };
         let limit = (self.settings.interval * 3 / 4).clamp(Duration::from_secs(1), Duration::from_secs(5));
-        Access { auth, tls, limit }
+        Access { auth, tls, names: means.names.clone(), limit }
     }
 
     fn take(&self, watched: &mut Watched, look: Result<Look, ProbeError>) {

@@ -6,10 +6,9 @@ use std::time::Duration;
 use domain::name::ModelName;
 use http::StatusCode;
 use manifest::ListedModel;
-use rustls::ClientConfig;
 use serde_json::value::RawValue;
 
-use super::client::{ProbeError, Question, get, get_whole};
+use super::client::{Access, ProbeError, Question, get, get_whole};
 use super::models::{cards, from_loaded, from_openai, is_sleeping};
 use super::page::Scanner;
 use super::schedule::{Job, Probe, Target};
@@ -52,13 +51,13 @@ impl Answer {
 }
 
 /// Runs a probe within its time. Dropping the future closes the connection.
-pub(super) async fn run(job: &Job, tls: Option<Arc<ClientConfig>>, limits: Limits, clock: Clock) -> Answer {
+pub(super) async fn run(job: &Job, access: Access, limits: Limits, clock: Clock) -> Answer {
     let limit = if job.probe == Probe::Metrics { limits.metrics } else { limits.other };
     let asked = async {
         match job.probe {
-            Probe::Metrics => metrics(&job.target, tls, clock).await.map(|()| Answer::Stored),
-            Probe::Models => models(&job.target, tls).await,
-            Probe::Sleep => sleep(&job.target, tls).await.map(|()| Answer::Stored),
+            Probe::Metrics => metrics(&job.target, access, clock).await.map(|()| Answer::Stored),
+            Probe::Models => models(&job.target, access).await,
+            Probe::Sleep => sleep(&job.target, access).await.map(|()| Answer::Stored),
         }
     };
     match tokio::time::timeout(limit, asked).await {
@@ -68,13 +67,13 @@ pub(super) async fn run(job: &Job, tls: Option<Arc<ClientConfig>>, limits: Limit
     }
 }
 
-async fn metrics(target: &Target, tls: Option<Arc<ClientConfig>>, clock: Clock) -> Result<(), ProbeError> {
+async fn metrics(target: &Target, access: Access, clock: Clock) -> Result<(), ProbeError> {
     let page = &target.spec.metrics;
     let question = Question {
         target: target.spec.target.clone(),
         address: None,
         auth: target.spec.auth.clone(),
-        tls,
+        access,
         port: page.port,
         path: Arc::clone(&page.path),
         accept: "text/plain",
@@ -88,8 +87,8 @@ async fn metrics(target: &Target, tls: Option<Arc<ClientConfig>>, clock: Clock) 
     Ok(())
 }
 
-async fn models(target: &Target, tls: Option<Arc<ClientConfig>>) -> Result<Answer, ProbeError> {
-    let mut question = json_question(target, tls, "/v1/models", MODELS_BYTES_MAX);
+async fn models(target: &Target, access: Access) -> Result<Answer, ProbeError> {
+    let mut question = json_question(target, access, "/v1/models", MODELS_BYTES_MAX);
     match get_whole(&question).await {
         Ok(body) => {
             let models = from_openai(&body).ok_or(ProbeError::Content)?;
@@ -105,8 +104,8 @@ async fn models(target: &Target, tls: Option<Arc<ClientConfig>>) -> Result<Answe
     }
 }
 
-async fn sleep(target: &Target, tls: Option<Arc<ClientConfig>>) -> Result<(), ProbeError> {
-    let question = json_question(target, tls, "/is_sleeping", SLEEP_BYTES_MAX);
+async fn sleep(target: &Target, access: Access) -> Result<(), ProbeError> {
+    let question = json_question(target, access, "/is_sleeping", SLEEP_BYTES_MAX);
     let asked = target.state.as_ref().map(|state| (state, state.ask_sleep(&target.spec)));
     let asleep = is_sleeping(&get_whole(&question).await?).ok_or(ProbeError::Content)?;
     if let Some((state, question)) = asked {
@@ -115,12 +114,12 @@ async fn sleep(target: &Target, tls: Option<Arc<ClientConfig>>) -> Result<(), Pr
     Ok(())
 }
 
-fn json_question(target: &Target, tls: Option<Arc<ClientConfig>>, path: &str, bytes_max: usize) -> Question {
+fn json_question(target: &Target, access: Access, path: &str, bytes_max: usize) -> Question {
     Question {
         target: target.spec.target.clone(),
         address: None,
         auth: target.spec.auth.clone(),
-        tls,
+        access,
         port: None,
         path: path.into(),
         accept: "application/json",

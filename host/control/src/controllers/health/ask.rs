@@ -9,7 +9,7 @@ use manifest::parse_base_url;
 use tokio::time::timeout;
 
 use super::Subject;
-use crate::observe::client::{ProbeError, knock};
+use crate::observe::client::{Access, ProbeError, knock};
 use crate::publish::Facts;
 
 /// Most bytes of an answer that are read; only its status counts.
@@ -26,15 +26,15 @@ pub(super) enum Answer {
 }
 
 /// Asks once, for at most `limit`.
-pub(super) async fn ask(subject: &Subject, limit: Duration, facts: &Facts) -> Answer {
+pub(super) async fn ask(subject: &Subject, limit: Duration, facts: &Facts, access: &Access) -> Answer {
     let asked = async {
         match subject {
             Subject::Backend(url) => match parse_base_url(url) {
-                Ok((_, target)) => backend(target).await,
+                Ok((_, target)) => backend(target, access).await,
                 Err(why) => Answer::Ill(why.to_owned()),
             },
             Subject::Router(service) => match place(facts, service) {
-                Place::At(target) => answer(knock(target, "/health", ANSWER_BYTES_MAX).await),
+                Place::At(target) => answer(knock(target, access, "/health", ANSWER_BYTES_MAX).await),
                 Place::Nowhere(why) => Answer::Ill(why),
                 Place::Missing(what) => Answer::Missing(what),
             },
@@ -45,10 +45,10 @@ pub(super) async fn ask(subject: &Subject, limit: Duration, facts: &Facts) -> An
         .unwrap_or_else(|_| Answer::Ill(format!("no answer within {} s", limit.as_secs())))
 }
 
-async fn backend(target: Target) -> Answer {
-    match knock(target.clone(), "/health", ANSWER_BYTES_MAX).await {
+async fn backend(target: Target, access: &Access) -> Answer {
+    match knock(target.clone(), access, "/health", ANSWER_BYTES_MAX).await {
         // It answers, but knows no such path, or not as we think.
-        Err(ProbeError::Status(_)) => answer(knock(target, "/v1/models", ANSWER_BYTES_MAX).await),
+        Err(ProbeError::Status(_)) => answer(knock(target, access, "/v1/models", ANSWER_BYTES_MAX).await),
         asked => answer(asked),
     }
 }

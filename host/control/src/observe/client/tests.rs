@@ -15,7 +15,7 @@ fn question(spec: EndpointSpec, path: &str) -> Question {
         target: spec.target,
         address: None,
         auth: spec.auth,
-        tls,
+        access: Access { tls, names: Names::default() },
         port: None,
         path: path.into(),
         accept: "text/plain",

@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use domain::endpoint::{EngineAuth, Target};
 use rustls::ClientConfig;
-use tokio::net::lookup_host;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::page::PageScanner;
 use super::rows::Gpu;
 use super::{Exporter, query};
-use crate::observe::client::{ProbeError, Question, get, get_whole};
+use crate::observe::client::{self, Names, ProbeError, Question, get, get_whole};
 
 /// Largest page or answer that is read, bytes. Pages are scanned as they stream; Prometheus' answers are held.
 pub(super) const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -36,6 +35,7 @@ pub(super) enum Kind {
 pub(super) struct Access {
     pub(super) auth: Option<Arc<EngineAuth>>,
     pub(super) tls: Option<Arc<ClientConfig>>,
+    pub(super) names: Names,
     /// Longest time for one answer.
     pub(super) limit: Duration,
 }
@@ -92,7 +92,7 @@ async fn pages(
     exporter: &Exporter,
     access: &Access,
 ) -> Result<Vec<(Option<SocketAddr>, Result<Vec<Gpu>, ProbeError>)>, ProbeError> {
-    let mut left = timed(access.limit, addresses(exporter.target())).await?;
+    let mut left = timed(access.limit, addresses(exporter.target(), &access.names)).await?;
     let is_one = left.len() == 1;
     let mut running = JoinSet::new();
     let mut pages = Vec::with_capacity(left.len());
@@ -115,9 +115,8 @@ async fn pages(
 }
 
 /// Every address of the name, of one family; `None` alone where the name means this machine.
-async fn addresses(target: &Target) -> Result<Vec<Option<SocketAddr>>, ProbeError> {
-    let found = lookup_host((&*target.host, target.port)).await.map_err(ProbeError::Connect)?;
-    let mut all: Vec<SocketAddr> = found.collect();
+async fn addresses(target: &Target, names: &Names) -> Result<Vec<Option<SocketAddr>>, ProbeError> {
+    let mut all = names.addresses(&target.host, target.port).await.map_err(ProbeError::Connect)?;
     if all.iter().all(|address| address.ip().is_loopback()) {
         return Ok(vec![None]);
     }
@@ -165,7 +164,7 @@ fn question(exporter: &Exporter, access: &Access, path: &str, accept: &'static s
         target,
         address: None,
         auth: access.auth.clone(),
-        tls: access.tls.clone(),
+        access: client::Access { tls: access.tls.clone(), names: access.names.clone() },
         port: None,
         path: path.into(),
         accept,
