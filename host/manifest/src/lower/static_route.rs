@@ -51,6 +51,11 @@ impl<'a> Lowering<'a> {
             return None;
         }
         let models = self.static_models(&about, spec)?;
+        if models.values().any(|endpoints| endpoints.iter().any(|endpoint| endpoint.target.tls)) {
+            let message = "a backend's URL is https, but nothing here can say whom to trust";
+            let remedy = "name it in an InferenceService with backendRef {kind: Static} and tls";
+            self.report.error(self.bundle, &about, "spec.staticBackends", "NoTrust", message, remedy);
+        }
         let chain = self.chain_of(&about, "spec.routingLogic", &spec.routing_logic);
         let routes = models.into_iter().map(|(model, endpoints)| RouteDraft {
             model,

@@ -194,6 +194,11 @@ fn static_routes_are_gateways_unless_they_cannot_be() {
             vec!["m 1"],
             vec!["error StaticRoute default/r spec.routingLogic PolicyNotFound"],
         ),
+        (
+            "staticBackends: 'https://a,http://b:1', staticModels: 'm,m'",
+            vec!["m 2"],
+            vec!["error StaticRoute default/r spec.staticBackends NoTrust"],
+        ),
     ] {
         let lowered = of(&sroute(spec), &usual);
         let routes = lowered.draft.gateways.iter().flat_map(|gateway| &gateway.routes);
