@@ -116,7 +116,7 @@ impl<'a> Term<'a> {
             facts: Arc::default(),
             routes: BTreeMap::new(),
             known: BTreeMap::new(),
-            access: Access::default(),
+            access: Access::with_system_roots(),
         }
     }
 

@@ -76,6 +76,15 @@ pub(crate) struct Access {
     pub names: Names,
 }
 
+/// Whom to ask that is no endpoint.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    /// Who it is: the name in a request and on a certificate.
+    pub target: Target,
+    /// Where to connect, if not where that name leads.
+    pub address: Option<SocketAddr>,
+}
+
 /// What to get, and from whom.
 #[derive(Clone, Debug)]
 pub(super) struct Question {
@@ -95,6 +104,30 @@ pub(super) struct Question {
     pub accept: &'static str,
     /// Most bytes of body.
     pub bytes_max: usize,
+}
+
+impl Access {
+    /// Believes whom the system believes. Reads its certificates, which takes some milliseconds.
+    pub(crate) fn with_system_roots() -> Self {
+        Self { tls: trust::system_roots(), names: Names::default() }
+    }
+}
+
+impl ProbeError {
+    /// What happened, with the causes of it.
+    pub(crate) fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let said = error.to_string();
+            // Some errors print their cause themselves.
+            if !text.ends_with(&said) {
+                text = format!("{text}: {said}");
+            }
+            cause = error.source();
+        }
+        text
+    }
 }
 
 impl Trust {
@@ -129,8 +162,11 @@ pub(super) async fn get(question: &Question, on_piece: impl FnMut(&[u8])) -> Res
     if !target.tls {
         return exchange(stream, question, on_piece).await;
     }
-    let config =
-        question.access.tls.clone().ok_or_else(|| ProbeError::Tls("CA bundle is unreadable".into()))?;
+    let config = question
+        .access
+        .tls
+        .clone()
+        .ok_or_else(|| ProbeError::Tls("the CA bundle is missing or unreadable".into()))?;
     let name =
         ServerName::try_from(target.host.to_string()).map_err(|error| ProbeError::Tls(error.into()))?;
     let connector = TlsConnector::from(config);
@@ -138,16 +174,16 @@ pub(super) async fn get(question: &Question, on_piece: impl FnMut(&[u8])) -> Res
     exchange(stream, question, on_piece).await
 }
 
-/// Asks a place that is no endpoint, without credentials and without TLS. What it says beyond its status is dropped.
+/// Asks a place that is no endpoint, without credentials. What it says beyond its status is dropped.
 pub(crate) async fn knock(
-    target: Target,
+    door: Door,
     access: &Access,
     path: &str,
     bytes_max: usize,
 ) -> Result<(), ProbeError> {
     let question = Question {
-        target,
-        address: None,
+        target: door.target,
+        address: door.address,
         auth: None,
         access: access.clone(),
         port: None,

@@ -4,6 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use domain::endpoint::EndpointSpec;
+use rcgen::{CertifiedKey, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -18,6 +21,28 @@ pub(crate) enum Script {
     Silence,
     /// These bytes, then the end of the connection.
     Raw(Vec<u8>),
+}
+
+/// A certificate for these names, signed by itself.
+pub(crate) fn certificate(names: &[&str]) -> CertifiedKey<KeyPair> {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    rcgen::generate_simple_self_signed(names).expect("a certificate")
+}
+
+/// Speaks TLS with this certificate.
+pub(crate) fn acceptor(key: &CertifiedKey<KeyPair>) -> TlsAcceptor {
+    let chain = vec![CertificateDer::from(key.cert.der().to_vec())];
+    let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.signing_key.serialize_der()));
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
+        .expect("a usable key");
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// Speaks TLS with a certificate that nobody believes.
+pub(crate) fn self_signed() -> TlsAcceptor {
+    acceptor(&certificate(&["localhost"]))
 }
 
 /// A running server. It ends with the runtime of its test.

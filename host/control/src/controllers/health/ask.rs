@@ -1,5 +1,6 @@
 //! One question, and where to ask it.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use domain::endpoint::Target;
@@ -9,7 +10,7 @@ use manifest::parse_base_url;
 use tokio::time::timeout;
 
 use super::Subject;
-use crate::observe::client::{Access, ProbeError, knock};
+use crate::observe::client::{Access, Door, ProbeError, knock};
 use crate::publish::Facts;
 
 /// Most bytes of an answer that are read; only its status counts.
@@ -30,11 +31,11 @@ pub(super) async fn ask(subject: &Subject, limit: Duration, facts: &Facts, acces
     let asked = async {
         match subject {
             Subject::Backend(url) => match parse_base_url(url) {
-                Ok((_, target)) => backend(target, access).await,
+                Ok((_, target)) => backend(Door { target, address: None }, access).await,
                 Err(why) => Answer::Ill(why.to_owned()),
             },
             Subject::Router(service) => match place(facts, service) {
-                Place::At(target) => answer(knock(target, access, "/health", ANSWER_BYTES_MAX).await),
+                Place::At(door) => answer(knock(door, access, "/health", ANSWER_BYTES_MAX).await),
                 Place::Nowhere(why) => Answer::Ill(why),
                 Place::Missing(what) => Answer::Missing(what),
             },
@@ -45,10 +46,10 @@ pub(super) async fn ask(subject: &Subject, limit: Duration, facts: &Facts, acces
         .unwrap_or_else(|_| Answer::Ill(format!("no answer within {} s", limit.as_secs())))
 }
 
-async fn backend(target: Target, access: &Access) -> Answer {
-    match knock(target.clone(), access, "/health", ANSWER_BYTES_MAX).await {
+async fn backend(door: Door, access: &Access) -> Answer {
+    match knock(door.clone(), access, "/health", ANSWER_BYTES_MAX).await {
         // It answers, but knows no such path, or not as we think.
-        Err(ProbeError::Status(_)) => answer(knock(target, access, "/v1/models", ANSWER_BYTES_MAX).await),
+        Err(ProbeError::Status(_)) => answer(knock(door, access, "/v1/models", ANSWER_BYTES_MAX).await),
         asked => answer(asked),
     }
 }
@@ -56,13 +57,13 @@ async fn backend(target: Target, access: &Access) -> Answer {
 fn answer(asked: Result<(), ProbeError>) -> Answer {
     match asked {
         Ok(()) | Err(ProbeError::TooLarge { .. }) => Answer::Well,
-        Err(error) => Answer::Ill(error.to_string()),
+        Err(error) => Answer::Ill(error.with_causes()),
     }
 }
 
 /// Where a router is.
 enum Place {
-    At(Target),
+    At(Door),
     /// It is known, and has nobody to ask.
     Nowhere(String),
     /// There is no such thing.
@@ -84,13 +85,13 @@ fn place(facts: &Facts, name: &ObjectName) -> Place {
             "spec.routerRef: Service {name} has no port named http or https, and none {ROUTER_PORT}; add one"
         ));
     };
+    let tls = **port_name == *"https";
     if let Some(external) = &service.external_name {
-        return Place::At(target(external, *port));
+        return Place::At(Door { target: target(external, *port, tls), address: None });
     }
     let Some(slices) = facts.bundle.slices.get(name) else {
-        let dns = || format!("{}.{}.svc", name.name, name.namespace);
-        let host = service.cluster_ip.as_deref().map_or_else(dns, str::to_owned);
-        return Place::At(target(&host, *port));
+        let host = service.cluster_ip.as_deref().map_or_else(|| dns_name(name), str::to_owned);
+        return Place::At(door(name, &host, *port, tls));
     };
     let ready = slices.values().flat_map(|slice| {
         let port = slice.value.ports.iter().find(|(name, _)| name == port_name).map(|(_, port)| *port);
@@ -98,12 +99,28 @@ fn place(facts: &Facts, name: &ObjectName) -> Place {
         routable.filter_map(move |endpoint| Some((&endpoint.address, port?)))
     });
     match ready.min() {
-        Some((address, port)) => Place::At(target(address, port)),
+        Some((address, port)) => Place::At(door(name, address, port, tls)),
         None => Place::Nowhere(format!("Service {name} has no ready endpoint")),
     }
 }
 
-fn target(host: &str, port: u16) -> Target {
+/// The door of a Service at this host. One that speaks TLS is asked by the Service's name, as that is what stands on its
+/// certificate.
+fn door(service: &ObjectName, host: &str, port: u16, tls: bool) -> Door {
+    match host.parse::<IpAddr>() {
+        Ok(ip) if tls => {
+            let address = Some(SocketAddr::new(ip, port));
+            Door { target: target(&dns_name(service), port, tls), address }
+        }
+        _ => Door { target: target(host, port, tls), address: None },
+    }
+}
+
+fn dns_name(service: &ObjectName) -> String {
+    format!("{}.{}.svc", service.name, service.namespace)
+}
+
+fn target(host: &str, port: u16, tls: bool) -> Target {
     let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    Target { tls: false, host: host.into(), port, base_path: "".into(), authority: authority.into() }
+    Target { tls, host: host.into(), port, base_path: "".into(), authority: authority.into() }
 }

@@ -5,7 +5,7 @@ use manifest::{Change, decode};
 use super::*;
 use crate::fake::{FakePrepare, document};
 use crate::index::Index;
-use crate::observe::fake_engine::{FakeEngine, Script};
+use crate::observe::fake_engine::{FakeEngine, Script, self_signed};
 use crate::publish::{Core, Input};
 use crate::source::Burst;
 
@@ -140,6 +140,34 @@ async fn backends_that_never_answer_silence_nobody() {
     rig.until("the router is asked", |now| now.routers.contains_key(&name())).await;
     rig.until("the backends are ill", |now| {
         now.backends.get(&name()).is_some_and(|health| health.dead.len() == PROBES_MAX)
+    })
+    .await;
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn who_is_ill_says_why_down_to_the_cause() {
+    let nobody = "http://127.0.0.1:1";
+    let stranger = format!("https://localhost:{}", FakeEngine::start_with(Some(self_signed())).await.port);
+    let mut rig = Rig::start();
+    rig.apply(&route(&format!("{nobody},{stranger}"), ""));
+    rig.until("both are ill", |now| {
+        let why = |url: &str| now.backends.get(&name())?.dead.get(url).cloned();
+        why(nobody).is_some_and(|why| why.starts_with("connect failed: Connection refused"))
+            && why(&stranger).is_some_and(|why| why.starts_with("TLS failed: invalid peer certificate"))
+    })
+    .await;
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_router_whose_port_is_named_https_is_asked_over_tls() {
+    let engine = FakeEngine::start_with(Some(self_signed())).await;
+    let mut rig = Rig::start();
+    rig.apply(&route("http://127.0.0.1:1", r#""routerRef":{"kind":"Service","name":"router"},"#));
+    rig.apply(&router(engine.port).replace(r#""name":"http""#, r#""name":"https""#));
+    rig.until("its certificate is looked at", |now| {
+        matches!(now.routers.get(&name()), Some(RouterHealth::Unhealthy { message }) if message.starts_with("TLS failed"))
     })
     .await;
     rig.end().await;

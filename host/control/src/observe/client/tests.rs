@@ -2,12 +2,9 @@
 
 use domain::endpoint::EngineAuth;
 use http::header::AUTHORIZATION;
-use rustls::ServerConfig;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::observe::fake_engine::{FakeEngine, Script, spec};
+use crate::observe::fake_engine::{FakeEngine, Script, acceptor, certificate, spec};
 
 fn question(spec: EndpointSpec, path: &str) -> Question {
     let tls = Trust::default().config(&spec);
@@ -77,14 +74,8 @@ async fn every_way_to_fail_is_told_apart() {
 
 #[tokio::test]
 async fn a_certificate_is_believed_if_the_bundle_or_nobody_says_so() {
-    let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let chain = vec![CertificateDer::from(key.cert.der().to_vec())];
-    let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.signing_key.serialize_der()));
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
-        .expect("a usable key");
-    let engine = FakeEngine::start_with(Some(TlsAcceptor::from(Arc::new(config)))).await;
+    let key = certificate(&["localhost"]);
+    let engine = FakeEngine::start_with(Some(acceptor(&key))).await;
     engine.answer("/x", 200, "secret");
     let ask = async |tls: Option<EngineTls>| {
         let mut spec = spec(&format!("https://localhost:{}", engine.port));
@@ -102,4 +93,23 @@ async fn a_certificate_is_believed_if_the_bundle_or_nobody_says_so() {
     ] {
         assert!(matches!(ask(untrusted).await, Err(ProbeError::Tls(_))));
     }
+}
+
+#[tokio::test]
+async fn a_door_is_known_by_its_name_wherever_it_stands() {
+    let key = certificate(&["router.default.svc"]);
+    let engine = FakeEngine::start_with(Some(acceptor(&key))).await;
+    engine.answer("/health", 200, "");
+    let bundle = EngineTls { ca_pem: Some(key.cert.pem().as_bytes().into()), insecure_skip_verify: false };
+    let access = Access { tls: trust::client_config(&bundle), names: Names::default() };
+    let address = Some(SocketAddr::from(([127, 0, 0, 1], engine.port)));
+    let ask = async |host: &str| {
+        let target = spec(&format!("https://{host}:{}", engine.port)).target;
+        knock(Door { target, address }, &access, "/health", 100).await
+    };
+    ask("router.default.svc").await.expect("its name is on the certificate");
+    let stranger = ask("other.default.svc").await.expect_err("another name");
+    assert!(matches!(stranger, ProbeError::Tls(_)));
+    let told = stranger.with_causes();
+    assert!(told.starts_with("TLS failed: invalid peer certificate: ") && told.contains("other.default.svc"));
 }
