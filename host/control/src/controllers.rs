@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::cluster::KubernetesSettings;
 use crate::lease::{Elector, LEASE_NAME};
 use crate::metrics::ControllerMetrics;
+use crate::observe::client::Names;
 use crate::publish::Report;
 use crate::start::stopped;
 use crate::status::Outcomes;
@@ -96,7 +97,7 @@ pub async fn run(parts: ControllersParts) {
         leads: leads.clone(),
         metrics: metrics.clone(),
     };
-    let health = HealthParts { reports, outcomes, leads: leads.clone() };
+    let health = HealthParts { reports, outcomes, leads: leads.clone(), names: Names::default() };
     let work = async {
         tokio::join!(
             Box::pin(sleep::run(client.clone(), sleeps, stop.clone())),

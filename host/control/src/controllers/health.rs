@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::{each_term, lost, sleep_until};
-use crate::observe::client::Access;
+use crate::observe::client::{Access, Names};
 use crate::publish::{Facts, Report};
 use crate::start::stopped;
 use crate::status::{BackendHealth, Outcomes, RouterHealth};
@@ -38,6 +38,8 @@ pub(super) struct HealthParts {
     pub(super) reports: watch::Receiver<Report>,
     pub(super) outcomes: watch::Sender<Outcomes>,
     pub(super) leads: watch::Receiver<bool>,
+    /// Outlives a term: look-ups do too.
+    pub(super) names: Names,
 }
 
 /// Whom to ask.
@@ -111,13 +113,8 @@ struct Term<'a> {
 
 impl<'a> Term<'a> {
     fn new(parts: &'a mut HealthParts) -> Self {
-        Self {
-            parts,
-            facts: Arc::default(),
-            routes: BTreeMap::new(),
-            known: BTreeMap::new(),
-            access: Access::with_system_roots(),
-        }
+        let access = Access::with_system_roots(parts.names.clone());
+        Self { parts, facts: Arc::default(), routes: BTreeMap::new(), known: BTreeMap::new(), access }
     }
 
     async fn serve(&mut self, stop: &mut watch::Receiver<bool>) {

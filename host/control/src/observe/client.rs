@@ -108,8 +108,8 @@ pub(super) struct Question {
 
 impl Access {
     /// Believes whom the system believes. Reads its certificates, which takes some milliseconds.
-    pub(crate) fn with_system_roots() -> Self {
-        Self { tls: trust::system_roots(), names: Names::default() }
+    pub(crate) fn with_system_roots(names: Names) -> Self {
+        Self { tls: trust::system_roots(), names }
     }
 }
 

@@ -30,6 +30,7 @@ impl Rig {
             reports: reports.subscribe(),
             outcomes: outcomes.clone(),
             leads: leads.subscribe(),
+            names: Names::default(),
         };
         let task = tokio::spawn(run(parts, stop.subscribe()));
         Self { core: Core::new(Index::default()), reports, outcomes, leads, stop, task }
