@@ -4,6 +4,7 @@
 //! and publishes the snapshot; [`observe`] looks at the engines of that snapshot. [`start`] runs the three on threads of
 //! their own; nothing here is called on the request path. Where the source is a cluster, [`controllers`] write back to it.
 
+mod causes;
 mod check;
 mod clock;
 mod cluster;

@@ -113,23 +113,6 @@ impl Access {
     }
 }
 
-impl ProbeError {
-    /// What happened, with the causes of it.
-    pub(crate) fn with_causes(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            let said = error.to_string();
-            // Some errors print their cause themselves.
-            if !text.ends_with(&said) {
-                text = format!("{text}: {said}");
-            }
-            cause = error.source();
-        }
-        text
-    }
-}
-
 impl Trust {
     /// Settings for an endpoint; `None` where it does not speak TLS, or its CA bundle is unreadable.
     pub(super) fn config(&mut self, spec: &EndpointSpec) -> Option<Arc<ClientConfig>> {

@@ -57,6 +57,11 @@ impl Rig {
         self.outcomes.borrow().config_maps.get(&ObjectName::new("default", "r")).cloned()
     }
 
+    /// The controller hears of what happens to the ConfigMap.
+    async fn watched(&self) {
+        self.api.until("a watch", |api| api.is_watched().then_some(())).await;
+    }
+
     async fn written(&self) -> Value {
         self.api
             .until("the ConfigMap is written", |api| {
@@ -122,7 +127,7 @@ async fn one_that_is_deleted_or_edited_by_hand_is_mended_within_seconds() {
     let mut rig = Rig::start(FakeApi::default());
     rig.apply(ROUTE);
     rig.written().await;
-    rig.api.until("a watch", |api| api.is_watched().then_some(())).await;
+    rig.watched().await;
     let began = Instant::now();
     rig.api.delete(MAP);
     let mut map = rig.api.until("it is back", |api| api.get(MAP)).await;
@@ -141,7 +146,7 @@ async fn two_edits_close_together_leave_nothing_broken() {
     let mut rig = Rig::start(FakeApi::default());
     rig.apply(ROUTE);
     rig.written().await;
-    rig.api.until("a watch", |api| api.is_watched().then_some(())).await;
+    rig.watched().await;
     let right = rig.api.get(MAP).expect("written")["data"].clone();
     for gap in 0..40 {
         let mut map = rig.api.get(MAP).expect("there");

@@ -10,6 +10,7 @@ use manifest::parse_base_url;
 use tokio::time::timeout;
 
 use super::Subject;
+use crate::causes::with_causes;
 use crate::observe::client::{Access, Door, ProbeError, knock};
 use crate::publish::Facts;
 
@@ -57,7 +58,7 @@ async fn backend(door: Door, access: &Access) -> Answer {
 fn answer(asked: Result<(), ProbeError>) -> Answer {
     match asked {
         Ok(()) | Err(ProbeError::TooLarge { .. }) => Answer::Well,
-        Err(error) => Answer::Ill(error.with_causes()),
+        Err(error) => Answer::Ill(with_causes(&error)),
     }
 }
 

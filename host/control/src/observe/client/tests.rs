@@ -110,6 +110,6 @@ async fn a_door_is_known_by_its_name_wherever_it_stands() {
     ask("router.default.svc").await.expect("its name is on the certificate");
     let stranger = ask("other.default.svc").await.expect_err("another name");
     assert!(matches!(stranger, ProbeError::Tls(_)));
-    let told = stranger.with_causes();
+    let told = crate::causes::with_causes(&stranger);
     assert!(told.starts_with("TLS failed: invalid peer certificate: ") && told.contains("other.default.svc"));
 }

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::reduce::{Sight, Watched, name_of};
+use crate::causes::with_causes;
 
 /// How long the API server keeps one watch open, seconds. A connection that died in silence is noticed a few seconds
 /// after that.
@@ -122,23 +123,9 @@ impl Trouble {
         match api {
             Some(status) if status.code == 403 => Self::Forbidden(status.message.clone()),
             Some(status) if status.code == 404 => Self::NotInstalled,
-            _ => Self::Failed(explain(error)),
+            _ => Self::Failed(with_causes(error)),
         }
     }
-}
-
-/// An error with everything that caused it.
-fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let part = error.to_string();
-        if !text.contains(&part) {
-            text = format!("{text}: {part}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// Follows one watch until nobody listens any more. `seed` spreads its retries.
