@@ -10,6 +10,7 @@ mod clock;
 mod cluster;
 mod index;
 mod start;
+mod threads;
 mod watch;
 
 #[cfg(test)]

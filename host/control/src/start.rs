@@ -23,6 +23,7 @@ use crate::publish::run::{CHANGED_PODS_MAX, LISTS_MAX, Shell};
 use crate::publish::{Core, ForgetSlots, Report};
 use crate::source::BURSTS_MAX;
 use crate::source::directory::watch::DirectorySource;
+use crate::threads;
 
 /// What the control plane is told by the operator.
 #[derive(Debug)]
@@ -225,7 +226,7 @@ where
         // A name that is being looked up cannot be interrupted; nobody waits for it.
         runtime.shutdown_background();
     };
-    std::thread::Builder::new().name(name.to_owned()).spawn(run)
+    threads::spawn(name, run)
 }
 
 #[cfg(test)]

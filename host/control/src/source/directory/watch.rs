@@ -13,6 +13,7 @@ use super::Directory;
 use super::files::is_manifest;
 use super::settle::Settle;
 use crate::source::Burst;
+use crate::threads;
 use crate::watch::{DirectoryWatch, Heard, POLL_INTERVAL};
 
 /// News that may wait for the thread; more than that are dropped, as it will look anyway.
@@ -40,7 +41,7 @@ impl DirectorySource {
         let (news, heard) = mpsc::sync_channel(NEWS_MAX);
         let ear = news.clone();
         let work = move || run(Directory::new(root), &heard, ear, &bursts);
-        let thread = std::thread::Builder::new().name("directory".to_owned()).spawn(work)?;
+        let thread = threads::spawn("directory", work)?;
         Ok(Self { news, thread })
     }
 
