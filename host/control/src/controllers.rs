@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::cluster::KubernetesSettings;
-use crate::lease::{Elector, LEASE_NAME};
+use crate::lease::{Elector, Fence, LEASE_NAME};
 use crate::metrics::ControllerMetrics;
 use crate::observe::client::Names;
 use crate::publish::Report;
@@ -19,7 +19,7 @@ use crate::status::Outcomes;
 pub mod config_map;
 mod events;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 mod gateway_service;
 mod health;
 mod sleep;
@@ -68,10 +68,14 @@ pub async fn run(parts: ControllersParts) {
     let (all_ended, elector_stop) = watch::channel(false);
     let outcomes = watch::Sender::new(Outcomes::default());
     let (events, notes) = mpsc::channel(events::EVENTS_MAX);
-    let elector = Elector::new(Api::namespaced(client.clone(), &namespace), settings.identity.as_str());
+    let fence = Fence::default();
+    let leaders =
+        if settings.leader_elect { fence.guard(client.clone(), &namespace) } else { client.clone() };
+    let elector =
+        Elector::new(Api::namespaced(client.clone(), &namespace), settings.identity.as_str(), fence);
     let election = elect(settings.leader_elect.then_some(elector), leading, elector_stop);
     let status = StatusParts {
-        client: client.clone(),
+        client: leaders.clone(),
         reports: reports.clone(),
         published,
         outcomes: outcomes.subscribe(),
@@ -82,7 +86,7 @@ pub async fn run(parts: ControllersParts) {
         metrics: metrics.clone(),
     };
     let config_maps = ConfigMapParts {
-        client: client.clone(),
+        client: leaders.clone(),
         reports: reports.clone(),
         namespaces: settings.watch_namespaces.clone(),
         outcomes: outcomes.clone(),
@@ -90,7 +94,7 @@ pub async fn run(parts: ControllersParts) {
         metrics: metrics.clone(),
     };
     let services = GatewayServiceParts {
-        client: client.clone(),
+        client: leaders,
         reports: reports.clone(),
         own: ObjectName::new(namespace.as_str(), settings.service.as_str()),
         outcomes: outcomes.clone(),

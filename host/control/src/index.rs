@@ -58,7 +58,7 @@ impl Index {
                     self.told.remove(key);
                     self.accepted.remove(key);
                 }
-                Change::Applied(_) | Change::Models { .. } | Change::Sleeping { .. } => {}
+                Change::Applied(_) | Change::Models { .. } => {}
             }
             is_different |= self.bundle.apply(change) && !is_only_status;
         }

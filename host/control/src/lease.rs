@@ -17,6 +17,10 @@ use tokio::time::{Instant, timeout};
 
 use crate::start::stopped;
 
+mod fence;
+
+pub use fence::{Fence, LeaseLost};
+
 /// Name of our lease, in the gateway's own namespace.
 pub const LEASE_NAME: &str = "wicketgate";
 /// How long a lease lasts that nobody renews.
@@ -34,15 +38,17 @@ pub const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Elector {
     api: Api<Lease>,
     identity: String,
+    fence: Fence,
     /// The lease as it was read or written last, and since when it has not changed.
     seen: Option<(Lease, Instant)>,
     tries: u64,
 }
 
 impl Elector {
-    /// A candidate that calls itself `identity`, which is different in each replica, for the lease of `api`'s namespace.
-    pub fn new(api: Api<Lease>, identity: impl Into<String>) -> Self {
-        Self { api, identity: identity.into(), seen: None, tries: 0 }
+    /// A candidate that calls itself `identity`, which is different in each replica, for the lease of `api`'s namespace. It opens
+    /// `fence` while it holds the lease; `api` is not behind it.
+    pub fn new(api: Api<Lease>, identity: impl Into<String>, fence: Fence) -> Self {
+        Self { api, identity: identity.into(), fence, seen: None, tries: 0 }
     }
 
     /// Takes part until `stop` turns true (or its sender is gone), then gives the lease back. `leads` says whether this
@@ -63,21 +69,24 @@ impl Elector {
                 Err(_) => tracing::warn!("the lease was not answered in time"),
             }
             renewed = renewed.filter(|at| at.elapsed() < RENEW_DEADLINE);
-            self.tell(&leads, renewed.is_some());
             let deadline = renewed.map(|at| at + RENEW_DEADLINE);
+            self.tell(&leads, deadline);
             let next = Instant::now() + self.pause();
             tokio::select! {
                 () = stopped(&mut stop) => break,
                 () = tokio::time::sleep_until(deadline.map_or(next, |deadline| next.min(deadline))) => {}
             }
         }
-        self.tell(&leads, false);
+        self.tell(&leads, None);
         if renewed.is_some() {
             self.release().await;
         }
     }
 
-    fn tell(&self, leads: &watch::Sender<bool>, now: bool) {
+    /// Tells until when this replica leads.
+    fn tell(&self, leads: &watch::Sender<bool>, until: Option<Instant>) {
+        let now = until.is_some();
+        self.fence.set(until);
         let changed = leads.send_if_modified(|before| std::mem::replace(before, now) != now);
         if changed {
             tracing::info!(identity = %self.identity, leads = now, "leadership changed");

@@ -36,13 +36,6 @@ pub enum Change {
         /// Its models.
         models: Option<Arc<[ListedModel]>>,
     },
-    /// Whether an engine was seen asleep.
-    Sleeping {
-        /// Which engine.
-        endpoint: EndpointId,
-        /// Whether it sleeps.
-        asleep: bool,
-    },
 }
 
 /// A model as an engine lists it.
@@ -105,8 +98,6 @@ pub struct Bundle {
     pub secrets: Table<KeyFacts>,
     /// What engines list, where known.
     pub models: HashMap<EndpointId, Arc<[ListedModel]>>,
-    /// Engines seen asleep.
-    pub asleep: HashSet<EndpointId>,
     /// Uids of pods that are gone: a slice that still names one of them is behind. At most [`GONE_PODS_MAX`].
     pub gone_pods: HashSet<Arc<str>>,
     /// Which service a slice belongs to, to find it again.
@@ -125,8 +116,6 @@ impl Bundle {
                 self.models.insert(endpoint, Arc::clone(&models)).as_ref() != Some(&models)
             }
             Change::Models { endpoint, models: None } => self.models.remove(&endpoint).is_some(),
-            Change::Sleeping { endpoint, asleep: true } => self.asleep.insert(endpoint),
-            Change::Sleeping { endpoint, asleep: false } => self.asleep.remove(&endpoint),
         }
     }
 

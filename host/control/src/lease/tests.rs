@@ -12,16 +12,18 @@ use super::*;
 struct Rig {
     api: Handle<Request<Body>, Response<Body>>,
     leads: watch::Receiver<bool>,
+    fence: Fence,
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
 }
 
 fn start() -> Rig {
     let (service, api) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
-    let elector = Elector::new(Api::namespaced(Client::new(service, "ns"), "ns"), "me");
+    let fence = Fence::default();
+    let elector = Elector::new(Api::namespaced(Client::new(service, "ns"), "ns"), "me", fence.clone());
     let (leading, leads) = watch::channel(false);
     let (stop, stopped) = watch::channel(false);
-    Rig { api, leads, stop, task: tokio::spawn(elector.run(leading, stopped)) }
+    Rig { api, leads, fence, stop, task: tokio::spawn(elector.run(leading, stopped)) }
 }
 
 fn lease(holder: &str, version: u32) -> Value {
@@ -157,7 +159,9 @@ async fn a_conflict_while_leading_ends_it_at_once() {
 async fn a_holder_that_cannot_renew_gives_up_before_anybody_may_take_over() {
     for hangs in [false, true] {
         let mut rig = start();
+        assert!(!rig.fence.is_open());
         rig.lead().await;
+        assert!(rig.fence.is_open());
         let renewed = Instant::now();
         let mut held = Vec::new();
         let mut leads = rig.leads.clone();
@@ -182,6 +186,7 @@ async fn a_holder_that_cannot_renew_gives_up_before_anybody_may_take_over() {
                 }
             }
         };
+        assert!(!rig.fence.is_open());
         let after = lost - renewed;
         assert!(after <= RENEW_DEADLINE + Duration::from_millis(10), "{after:?}");
         assert!(after >= RENEW_DEADLINE - RETRY, "a short failure is no reason to give up: {after:?}");
@@ -199,6 +204,7 @@ async fn at_the_end_the_lease_is_given_back_and_only_by_its_holder() {
     assert_eq!(body["spec"]["leaseDurationSeconds"], 1);
     assert_eq!(body["metadata"]["resourceVersion"], "1000", "over our own last write");
     assert!(!*rig.leads.borrow(), "nobody leads while it is given back");
+    assert!(!rig.fence.is_open(), "nor writes");
     rig.task.await.expect("a clean end");
 
     let mut rig = start();

@@ -118,8 +118,6 @@ impl GpuObserver {
 
     /// Observes until `stop` turns true (or its sender is gone).
     pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        let watched =
-            |exporter: Exporter| Watched { exporter, kind: None, readings: HashMap::new(), failing: false };
         let mut all: Vec<Watched> = self.settings.exporters.drain(..).map(watched).collect();
         all.iter().for_each(|watched| self.metrics.watch(watched.exporter.url()));
         let mut means = Means::default();
@@ -183,7 +181,11 @@ impl GpuObserver {
         let url = watched.exporter.url();
         let failure = match look {
             Ok(look) => {
-                watched.kind = Some(look.kind);
+                // Who tells of no GPU is found out anew each time: something else may stand there now, and a slow Prometheus has a
+                // page, too. One of many pages that fails says nothing about the others.
+                let is_it =
+                    look.pages.iter().any(|(_, page)| page.as_ref().is_ok_and(|gpus| !gpus.is_empty()));
+                watched.kind = is_it.then_some(look.kind);
                 let mut failure = None;
                 for (place, page) in look.pages {
                     match page {
@@ -197,12 +199,13 @@ impl GpuObserver {
                 }
                 failure
             }
-            Err(error) => Some(error),
+            Err(error) => {
+                watched.kind = None;
+                Some(error)
+            }
         };
         match &failure {
             Some(error) => {
-                // What it is is found out anew: something else may stand there now.
-                watched.kind = None;
                 self.metrics.failed(url);
                 if !watched.failing {
                     tracing::warn!(exporter = url, %error, "a GPU exporter gives no numbers");
@@ -271,6 +274,10 @@ impl Trusted {
         self.0 = Some((pem, Arc::clone(&config)));
         Some(config)
     }
+}
+
+fn watched(exporter: Exporter) -> Watched {
+    Watched { exporter, kind: None, readings: HashMap::new(), failing: false }
 }
 
 fn bearer(token: &str) -> Option<Arc<EngineAuth>> {

@@ -218,7 +218,6 @@ impl<'a> Lowering<'a> {
         if let (None, Some((name, uid))) = (pod, &endpoint.pod) {
             spec.id.pod_uid = Arc::clone(uid);
             spec.pod = Some(PodRef { namespace: Arc::clone(&name.namespace), name: Arc::clone(&name.name) });
-            spec.asleep = self.bundle.asleep.contains(&spec.id);
         }
         spec
     }
@@ -386,7 +385,7 @@ impl<'a> Lowering<'a> {
     ) -> EndpointSpec {
         let id = EndpointId { url, pod_uid: Arc::clone(&self.no_text) };
         EndpointSpec {
-            asleep: self.is_asleep(&id),
+            asleep: false,
             id,
             target,
             roles: Roles::SERVE,
@@ -422,13 +421,9 @@ impl<'a> Lowering<'a> {
             spec.labels = pod.shown.clone();
             spec.pod =
                 Some(PodRef { namespace: Arc::clone(&pod.name.namespace), name: Arc::clone(&pod.name.name) });
-            spec.asleep = pod.is_asleep || self.is_asleep(&spec.id);
+            spec.asleep = pod.is_asleep;
         }
         spec
-    }
-
-    fn is_asleep(&self, id: &EndpointId) -> bool {
-        !self.bundle.asleep.is_empty() && self.bundle.asleep.contains(id)
     }
 }
 

@@ -292,18 +292,6 @@ fn a_list_that_lacks_the_model_excludes_and_adapters_are_models_of_their_own() {
 }
 
 #[test]
-fn what_was_seen_asleep_is_asleep_until_it_is_seen_awake() {
-    let mut bundle = bundle(&[GATEWAY, &service("{kind: Static, urls: ['http://a:1']}")]);
-    let endpoint = EndpointId { url: "http://a:1".into(), pod_uid: "".into() };
-    for asleep in [true, false] {
-        assert!(bundle.apply(Change::Sleeping { endpoint: endpoint.clone(), asleep }));
-        assert!(!bundle.apply(Change::Sleeping { endpoint: endpoint.clone(), asleep }));
-        let lowered = lower(&bundle, &LowerOptions::default());
-        assert_eq!(route(gateway(&lowered, "g"), "m").endpoints[0].asleep, asleep);
-    }
-}
-
-#[test]
 fn objects_can_be_replaced_and_removed() {
     let slices = slice("x", "IPv4", "{port: 1}", "{addresses: [10.0.0.1]}");
     let mut bundle = bundle(&[GATEWAY, &service("b"), &core("ports: [{port: 1}]", &slices)]);

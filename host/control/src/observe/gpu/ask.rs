@@ -51,7 +51,8 @@ pub(super) struct Look {
     pub(super) pages: Vec<Page>,
 }
 
-/// Asks as the kind demands; an exporter of unknown kind is taken for Prometheus if it answers like one.
+/// Asks as the kind demands; an exporter of unknown kind is taken for Prometheus if it answers like one, and for pages if not:
+/// behind one name may be many exporters, of which the one that was asked may be away.
 pub(super) async fn look(
     exporter: &Exporter,
     kind: Option<Kind>,
@@ -61,9 +62,7 @@ pub(super) async fn look(
         match timed(access.limit, Box::pin(ask_api(exporter, access))).await {
             Ok(gpus) => return Ok(Look { kind: Kind::Prometheus, pages: vec![(None, Ok(gpus))] }),
             Err(error) if kind.is_some() => return Err(error),
-            // Somebody is there, and does not speak Prometheus' API.
-            Err(ProbeError::Status(_) | ProbeError::Content | ProbeError::Exchange(_)) => {}
-            Err(error) => return Err(error),
+            Err(_) => {}
         }
     }
     let pages = pages(exporter, access).await?;

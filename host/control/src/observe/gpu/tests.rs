@@ -56,6 +56,12 @@ fn pod(name: &str) -> EndpointSpec {
 
 /// Observes two pods, `a` and `b`, through these exporters.
 fn world(exporters: &[String], interval: Duration) -> World {
+    let (world, observer, stopped) = parts(exporters, interval);
+    tokio::spawn(observer.run(stopped));
+    world
+}
+
+fn parts(exporters: &[String], interval: Duration) -> (World, GpuObserver, watch::Receiver<bool>) {
     let (publisher, published) = published();
     publisher.publish(snapshot(vec![pod("a"), pod("b")]));
     let (report, reports) = watch::channel(Report::default());
@@ -70,8 +76,7 @@ fn world(exporters: &[String], interval: Duration) -> World {
         settings: GpuSettings { exporters, interval, ..GpuSettings::default() },
         metrics,
     };
-    tokio::spawn(observer.run(stopped));
-    World { published, registry, stop, _publisher: publisher, _report: report }
+    (World { published, registry, stop, _publisher: publisher, _report: report }, observer, stopped)
 }
 
 impl World {
@@ -149,6 +154,41 @@ async fn an_exporter_that_falls_silent_is_unknown_soon_and_heard_again_later() {
     exporter.answer("/metrics", 200, &page("50", "60"));
     world.until("heard again", |world| world.util() == [0.50, 0.60]).await;
     world.stop.send_replace(true);
+}
+
+#[tokio::test]
+async fn one_dead_page_of_many_costs_nobody_else_their_numbers() {
+    let url = "http://exporters.example:9400/metrics";
+    let (world, observer, _stopped) = parts(&[url.to_owned()], SHORT);
+    let mut watched = watched(url.parse().expect("a URL"));
+    let gpus = |text: &str| {
+        let mut scanner = page::PageScanner::new(Vec::new());
+        scanner.feed(text.as_bytes());
+        scanner.finish()
+    };
+    let place = |last: u8| Some(SocketAddr::from(([10, 0, 0, last], 9400)));
+    let pages = vec![(place(1), Ok(gpus(&page("95", "10")))), (place(2), Err(ProbeError::Timeout))];
+    observer.take(&mut watched, Ok(Look { kind: Kind::Page, pages }));
+    assert_eq!(watched.kind, Some(Kind::Page), "asked for pages next time");
+    assert!(watched.failing, "and it is told");
+    observer.apply(std::slice::from_ref(&watched));
+    assert_eq!(world.util(), [0.95, 0.10]);
+    for gone in
+        [Ok(Look { kind: Kind::Page, pages: vec![(place(1), Ok(Vec::new()))] }), Err(ProbeError::Timeout)]
+    {
+        watched.kind = Some(Kind::Page);
+        observer.take(&mut watched, gone);
+        assert_eq!(watched.kind, None, "something else may stand there");
+    }
+}
+
+#[tokio::test]
+async fn pages_are_read_where_the_question_of_what_it_is_goes_unanswered() {
+    let exporter = FakeEngine::start().await;
+    exporter.on(&format!("{QUERY}{}", query::VALUES), Script::Silence);
+    exporter.answer("/metrics", 200, &page("95", "10"));
+    let world = world(&[format!("http://127.0.0.1:{}/metrics", exporter.port)], Duration::from_millis(1_200));
+    world.until("both pods", |world| world.util() == [0.95, 0.10]).await;
 }
 
 fn vector(series: &[(&str, &str, &str)]) -> String {

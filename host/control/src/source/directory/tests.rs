@@ -27,7 +27,7 @@ fn told(burst: &Burst) -> Vec<String> {
         .map(|change| match change {
             Change::Applied(object) => format!("+{}", object.key()),
             Change::Removed(key) => format!("-{key}"),
-            Change::Models { .. } | Change::Sleeping { .. } => unreachable!("a directory has no engines"),
+            Change::Models { .. } => unreachable!("a directory has no engines"),
         })
         .collect();
     told.sort();
