@@ -201,9 +201,10 @@ async fn policy_run_takes_one_decision_and_gives_its_reasons() {
 async fn bad_flags_end_with_a_usage_error() {
     let directory = tempfile::tempdir().unwrap();
     let manifests = text(directory.path());
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 7] = [
         (&["serve", "--manifests"], "--manifests"),
         (&["serve", "--bogus"], "--bogus"),
+        (&["serve", "--session-key", "x"], "`sessionKey: {header, bodyField}`"),
         (&["serve", "--manifests", manifests, "--listen", "nowhere"], "nowhere"),
         (&["serve", "--manifests", manifests, "--workers", "0"], "--workers"),
         (&["serve", "--manifests", manifests, "--drain-delay", "5"], "no duration"),

@@ -7,8 +7,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use control::observe::{EXPORTERS_MAX, Exporter};
 
+mod router;
 mod seed;
 
+pub(crate) use router::instead;
 pub(crate) use seed::{Inert, go_style};
 
 /// An inference gateway whose routing policies are WebAssembly components.

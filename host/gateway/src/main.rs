@@ -23,7 +23,17 @@ use args::{Cli, Command};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(args::go_style(std::env::args_os()));
+    let cli = match Cli::try_parse_from(args::go_style(std::env::args_os())) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody to tell, if standard error is closed.
+            let _ = error.print();
+            if let Some(instead) = args::instead(&error) {
+                say_error(format_args!("\n{instead}"));
+            }
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
     if matches!(cli.command, None | Some(Command::Serve(_))) {
         without_huge_pages();
     }
