@@ -148,10 +148,18 @@ impl Observer {
         probes.shutdown().await;
     }
 
-    /// Takes over the endpoints of the snapshot in force, and those that their lists keep out of it.
+    /// Takes over the endpoints of the snapshot in force, and those that their lists keep out of it. A snapshot is published before
+    /// its report: until both are of one generation, an endpoint that moves from one to the other would seem to be in neither, its
+    /// list be forgotten, and requests go to it again.
     async fn reconcile(&mut self, round: &mut Round) {
-        let excluded = Arc::clone(&self.reports.borrow_and_update().excluded);
+        let (generation, excluded) = {
+            let report = self.reports.borrow_and_update();
+            (report.generation, Arc::clone(&report.excluded))
+        };
         let snapshot = self.published.load_full();
+        if snapshot.generation != generation {
+            return;
+        }
         let outside = excluded.iter().map(|spec| Target { spec: Arc::clone(spec), state: None });
         let inside = snapshot.endpoints.iter().map(|endpoint| Target {
             spec: Arc::clone(&endpoint.spec),

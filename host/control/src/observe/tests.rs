@@ -37,6 +37,14 @@ impl Observed {
     }
 
     fn publish(&mut self, endpoints: &[Endpoint], excluded: &[Arc<EndpointSpec>]) {
+        let generation = self.publish_snapshot(endpoints);
+        self.reports.send_modify(|report| {
+            report.generation = generation;
+            report.excluded = excluded.into();
+        });
+    }
+
+    fn publish_snapshot(&mut self, endpoints: &[Endpoint]) -> Generation {
         self.generation += 1;
         let generation = Generation(self.generation);
         self.publisher.publish(Arc::new(Snapshot::new(
@@ -45,10 +53,7 @@ impl Observed {
             Vec::new(),
             endpoints.to_vec(),
         )));
-        self.reports.send_modify(|report| {
-            report.generation = generation;
-            report.excluded = excluded.into();
-        });
+        generation
     }
 
     async fn next_list(&mut self) -> Option<Vec<String>> {
@@ -163,6 +168,33 @@ async fn an_excluded_engine_is_asked_for_its_models_and_nothing_else_until_it_is
     }
     observed.publish(&[endpoint], &[]);
     engine.asked("/metrics").await;
+    observed.end().await;
+}
+
+#[tokio::test]
+async fn an_engine_that_goes_out_for_its_list_is_never_taken_for_one_that_left() {
+    let engine = FakeEngine::start().await;
+    engine.answer("/v1/models", 200, &models(&["a"]));
+    let mut observed = Observed::start(OFTEN);
+    let endpoint = endpoint(engine.spec());
+    observed.publish(std::slice::from_ref(&endpoint), &[]);
+    assert_eq!(observed.next_list().await, Some(vec!["a".to_owned()]));
+    // Its list keeps it out: the snapshot is in force, and a report from before it is heard first.
+    let generation = observed.publish_snapshot(&[]);
+    observed.reports.send_modify(|report| report.bursts += 1);
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    observed.reports.send_modify(|report| {
+        report.generation = generation;
+        report.excluded = [endpoint.spec].into();
+    });
+    engine.answer("/v1/models", 200, &models(&["b"]));
+    assert_eq!(
+        observed.next_list().await,
+        Some(vec!["b".to_owned()]),
+        "it was asked on, and never forgotten"
+    );
     observed.end().await;
 }
 

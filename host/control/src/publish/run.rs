@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use domain::assemble::Assembled;
 use domain::finding::{Finding, Severity};
-use domain::name::ObjectName;
+use domain::name::{Generation, ObjectName};
 use domain::policy::Prepare;
 use domain::pool::Pool;
 use domain::published::Publisher;
@@ -120,7 +120,7 @@ impl Shell {
                 let assembled = self.core.build(&*self.prepare);
                 self.publish_or_hold(assembled, &mut held);
             } else {
-                self.report();
+                self.report(None);
             }
             if !pods.is_empty() {
                 // A full queue only means that their engines are asked when their turn comes, as always.
@@ -156,12 +156,12 @@ impl Shell {
         let is_first = self.is_first();
         if is_first && self.core.is_hopeless() {
             *held = None;
-            return self.report();
+            return self.report(None);
         }
         if is_first && self.core.is_preparing() {
             let until = held.take().map_or_else(|| Instant::now() + self.first_wait_max, |(_, until)| until);
             *held = Some((assembled, until));
-            return self.report();
+            return self.report(None);
         }
         *held = None;
         self.publish(&assembled);
@@ -181,11 +181,11 @@ impl Shell {
             endpoints = assembled.snapshot.endpoints.len(),
             "published"
         );
-        self.reports.send_modify(|report| report.generation = generation);
-        self.report();
+        self.report(Some(generation));
     }
 
-    fn report(&mut self) {
+    /// Tells how things are, after `published` was. All of it at once: who hears of a generation acts upon what was left out of it.
+    fn report(&mut self, published: Option<Generation>) {
         let findings: Arc<[Finding]> = self.core.findings().into();
         self.metrics.findings(&findings);
         self.metrics.resources(self.core.counts());
@@ -193,7 +193,8 @@ impl Shell {
         let facts = Arc::new(self.core.facts());
         self.reports.send_modify(|report| {
             log_new(&report.findings, &findings);
-            *report = Report { findings, excluded, bursts, facts, generation: report.generation };
+            let generation = published.unwrap_or(report.generation);
+            *report = Report { findings, excluded, bursts, facts, generation };
         });
     }
 }
