@@ -30,4 +30,4 @@ pub use cluster::KubernetesSettings;
 pub use controllers::status::FaultSource;
 pub use index::{Index, Services};
 pub use metrics::ControllerMetrics;
-pub use start::{Control, Ends, SLEEPS_MAX, Settings, SourceSettings, start};
+pub use start::{Control, Ended, Ends, SLEEPS_MAX, Settings, SourceSettings, start};

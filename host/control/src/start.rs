@@ -101,6 +101,16 @@ pub struct Control {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// Parts of the control plane that have ended although nobody asked them to: a panic, which is a bug. Traffic goes on with what
+/// they did last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Changes of the configuration are not seen, or not put in force, any more.
+    pub source: bool,
+    /// Nobody looks at engines, or at GPU exporters, any more.
+    pub observer: bool,
+}
+
 /// Starts the threads: `directory` looks at the manifests or `kubernetes` at the cluster, `control` publishes, `observe`
 /// looks at engines, `gpu` at GPU exporters where there are any.
 ///
@@ -187,6 +197,19 @@ impl Control {
     /// What engines say of their models; changes can be waited for.
     pub fn cards(&self) -> watch::Receiver<Arc<Cards>> {
         self.cards.clone()
+    }
+
+    /// What has ended by itself so far.
+    pub fn ended(&self) -> Ended {
+        let has_ended = |thread: &&JoinHandle<()>| thread.is_finished();
+        let names: Vec<&str> =
+            self.threads.iter().filter(has_ended).filter_map(|thread| thread.thread().name()).collect();
+        let directory = self.directory.as_ref().is_some_and(DirectorySource::has_ended);
+        let observers = ["observe", "gpu"];
+        Ended {
+            source: directory || names.iter().any(|name| !observers.contains(name)),
+            observer: names.iter().any(|name| observers.contains(name)),
+        }
     }
 
     /// Ends and joins everything that [`start`] began. Blocks for a few milliseconds. What is published stays published.

@@ -71,10 +71,17 @@ pub enum Mode {
 /// Bounds on one policy; absent values are the host's defaults (16 MiB, factor 1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PolicyLimits {
-    /// Linear memory, bytes.
+    /// Linear memory, bytes; at most [`PolicyLimits::MEMORY_BYTES_MAX`].
     pub memory_bytes: Option<u64>,
-    /// Times the default fuel budget, in thousandths (1,000 is factor 1).
+    /// Times the default fuel budget, in thousandths (1,000 is factor 1); 1 to [`PolicyLimits::FUEL_PERMILLE_MAX`].
     pub fuel_permille: Option<u32>,
+}
+
+impl PolicyLimits {
+    /// Largest linear memory of one instance, bytes. A policy's own limit may be lower, never higher.
+    pub const MEMORY_BYTES_MAX: u64 = 16 << 20;
+    /// Largest factor on fuel that may be asked for, in thousandths.
+    pub const FUEL_PERMILLE_MAX: u32 = 10_000;
 }
 
 /// One entry of a chain as configuration asks for it. Equal specs share one compiled and probed policy.
@@ -195,6 +202,11 @@ impl PrepareFailure {
             Some(path) => format!("{} (config at `{path}`)", self.message),
             None => self.message.clone(),
         }
+    }
+
+    /// The remedy as the end of a sentence; empty where there is none.
+    pub fn advice(&self) -> String {
+        if self.remedy.is_empty() { String::new() } else { format!("; {}", self.remedy) }
     }
 }
 

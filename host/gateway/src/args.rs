@@ -18,7 +18,6 @@ pub(crate) use seed::{Inert, go_style};
 #[command(
     name = "wicketgate",
     version,
-    about,
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true
 )]
@@ -81,7 +80,7 @@ pub(crate) struct ServeArgs {
     /// Data-plane address with JSON errors (the production stack router's dialect); may be given again
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8001", value_parser = address)]
     pub(crate) listen: Vec<SocketAddr>,
-    /// Data-plane port with text errors (the RKLLama router's dialect), in addition to --listen
+    /// Data-plane port with text errors (the RKLLama router's dialect), in addition to the first --listen and on its host
     #[arg(long, value_name = "PORT")]
     pub(crate) port: Option<u16>,
     /// Prefix under which every path of the data plane is served as well, such as /llm; empty: none
@@ -182,7 +181,7 @@ impl ServeArgs {
 pub(crate) enum Format {
     /// For people.
     Text,
-    /// For programs: log lines are one object each.
+    /// For programs: JSON, one object a line or an answer.
     Json,
 }
 

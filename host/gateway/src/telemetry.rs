@@ -18,6 +18,7 @@ pub(crate) fn install(level: &str, format: Format, request_log: bool) -> anyhow:
 
 /// A word alone that is no level would be taken for the name of a part, and everything else be silent.
 fn filter(level: &str, request_log: bool) -> Result<EnvFilter, String> {
+    let level = level.split(',').map(in_our_words).collect::<Vec<_>>().join(",");
     let words = level.split(',').filter(|word| !word.contains(['=', '[']));
     for word in words {
         if word.parse::<LevelFilter>().is_err() {
@@ -28,16 +29,27 @@ fn filter(level: &str, request_log: bool) -> Result<EnvFilter, String> {
     EnvFilter::try_new(format!("{level},{requests}")).map_err(|error| error.to_string())
 }
 
+/// Levels as the production stack's router spells them.
+fn in_our_words(word: &str) -> &str {
+    match word.to_ascii_lowercase().as_str() {
+        "warning" => "warn",
+        "critical" => "error",
+        _ => word,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_slip_in_the_log_level_is_refused_instead_of_silencing_everything() {
-        for level in ["info", "off", "WARN", "info,policy=debug", "error,control=trace"] {
+        for level in
+            ["info", "off", "WARN", "info,policy=debug", "error,control=trace", "warning", "Critical"]
+        {
             assert!(filter(level, false).is_ok(), "{level}");
         }
-        for level in ["warning", "inof", "info,verbose", "info,policy=debgu"] {
+        for level in ["warnings", "inof", "info,verbose", "info,policy=debgu"] {
             assert!(filter(level, true).is_err(), "{level}");
         }
     }

@@ -1,5 +1,7 @@
 //! The composition root: makes the parts, plugs them together, and ends them in order.
 
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -7,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use control::observe::{GpuSettings, ObserveSettings};
 use control::{
-    Clock, Control, ControllerMetrics, Ends, FaultSource, Index, KubernetesSettings, SLEEPS_MAX, Settings,
-    SourceSettings,
+    Clock, Control, ControllerMetrics, Ended, Ends, FaultSource, Index, KubernetesSettings, SLEEPS_MAX,
+    Settings, SourceSettings,
 };
 use domain::admission::BodyBytes;
 use domain::prefix::PrefixIndex;
@@ -16,6 +18,7 @@ use domain::published::{Published, published};
 use domain::sleep::SleepNote;
 use policy::{FetchOptions, Library, Options};
 use prometheus::Registry;
+use proxy::local::Health;
 use proxy::metrics::{Board, Collector, FaultWatch};
 use proxy::respond::Dialect;
 use proxy::{CertificateFiles, ListenerSpec, Parts, Server, ServerHandle, ServerOptions, Status, TellSleep};
@@ -28,6 +31,8 @@ use crate::{admin, telemetry};
 
 /// How long the first snapshot waits for its policies.
 const FIRST_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Between two looks at whether the control plane's threads still run.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// An empty index that knows how to lower.
 pub(crate) fn index() -> Index {
@@ -52,6 +57,7 @@ struct Running {
     control: Control,
     phase: watch::Sender<Phase>,
     published: Published,
+    status: Arc<Status>,
     admin: tokio::runtime::Runtime,
 }
 
@@ -110,19 +116,19 @@ impl Running {
             phases,
             pages::Sources { registry, published: published.clone(), reports: control.reports(), board },
         )?;
-        let mut cards = control.cards();
+        let (mut cards, shown) = (control.cards(), Arc::clone(&status));
         admin.spawn(async move {
             while cards.changed().await.is_ok() {
                 let known = cards.borrow_and_update().clone();
-                status.set_cards((*known).clone());
+                shown.set_cards((*known).clone());
             }
         });
-        Ok(Self { server, control, phase, published, admin })
+        Ok(Self { server, control, phase, published, status, admin })
     }
 
     /// Becomes ready when the first snapshot is in force, waits for a signal, and ends everything in order.
     fn until_told(self, args: &ServeArgs) -> anyhow::Result<()> {
-        let Self { server, control, phase, published, admin } = self;
+        let Self { server, control, phase, published, status, admin } = self;
         let signal = admin.block_on(async {
             let mut signals = Signals::register()?;
             let mut reports = control.reports();
@@ -139,6 +145,7 @@ impl Running {
             let signal = tokio::select! {
                 signal = signals.first() => signal,
                 () = ready => "the control plane ended",
+                never = watch_health(&control, &status) => match never {},
             };
             anyhow::Ok(signal)
         })?;
@@ -153,6 +160,32 @@ impl Running {
         admin.shutdown_background();
         tracing::info!("ended");
         Ok(())
+    }
+}
+
+/// Shows on `/health` what has ended by itself. The probes do not follow: what was in force last goes on serving, and a restart
+/// might find nothing to serve.
+async fn watch_health(control: &Control, status: &Status) -> Infallible {
+    let mut interval = tokio::time::interval(HEALTH_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut before = Health::default();
+    loop {
+        interval.tick().await;
+        let now = health(control.ended());
+        if now != before {
+            tracing::error!(health = ?now, "a part of the gateway has ended; it serves on as it is and should be restarted");
+            status.set_health(now);
+            before = now;
+        }
+    }
+}
+
+/// Whoever cannot follow the configuration has the bigger trouble.
+fn health(ended: Ended) -> Health {
+    match ended {
+        Ended { source: true, .. } => Health::DiscoveryDown,
+        Ended { observer: true, .. } => Health::ScraperDown,
+        Ended { .. } => Health::Healthy,
     }
 }
 
@@ -250,7 +283,9 @@ fn start_server(
     let plain = |address, dialect| ListenerSpec { address, dialect, tls: None };
     let mut listeners: Vec<_> = args.listen.iter().map(|address| plain(*address, Dialect::Json)).collect();
     if let Some(port) = args.port {
-        listeners.push(plain(([0, 0, 0, 0], port).into(), Dialect::Text));
+        // Where the others listen: pods that have IPv6 addresses only say so once.
+        let host = args.listen.first().map_or(Ipv4Addr::UNSPECIFIED.into(), SocketAddr::ip);
+        listeners.push(plain(SocketAddr::new(host, port), Dialect::Text));
     }
     for address in &args.listen_tls {
         let (Some(certificate), Some(key)) = (&args.tls_cert, &args.tls_key) else {
@@ -304,7 +339,7 @@ fn start_admin(
     let addresses = server.addresses();
     let text = args.port.and_then(|_| addresses.get(args.listen.len()));
     let tls = addresses.get(args.listen.len() + usize::from(args.port.is_some()));
-    let show = |address: Option<&std::net::SocketAddr>| address.map(ToString::to_string);
+    let show = |address: Option<&SocketAddr>| address.map(ToString::to_string);
     tracing::info!(
         data = show(addresses.first()),
         data_text = show(text),
@@ -315,4 +350,17 @@ fn start_admin(
         "listening"
     );
     Ok(runtime)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_names_the_bigger_trouble() {
+        let of = |source, observer| health(Ended { source, observer });
+        assert_eq!(of(false, false), Health::Healthy);
+        assert_eq!(of(false, true), Health::ScraperDown);
+        assert_eq!([of(true, false), of(true, true)], [Health::DiscoveryDown; 2]);
+    }
 }

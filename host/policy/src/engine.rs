@@ -1,11 +1,12 @@
 //! The one WebAssembly engine of the process, and what bounds every policy in it.
 
+use domain::policy::PolicyLimits;
 use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, OperatorCost, PoolingAllocationConfig, VariableOperatorCost,
 };
 
-/// Largest linear memory of one instance, bytes. A policy's own limit may be lower, never higher.
-pub(crate) const MEMORY_BYTES_MAX: u64 = 16 << 20;
+/// See there.
+pub(crate) const MEMORY_BYTES_MAX: u64 = PolicyLimits::MEMORY_BYTES_MAX;
 /// Growth of linear memory granted within one `pick`, bytes: page faults cost time that fuel does not see.
 pub(crate) const PICK_GROWTH_BYTES_MAX: u64 = 1 << 20;
 /// Elements of one table.

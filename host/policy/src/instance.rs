@@ -19,8 +19,6 @@ pub(crate) const PICK_FUEL_BASE: u64 = 100_000;
 pub(crate) const PICK_FUEL_PER_ENDPOINT: u64 = 1_000;
 /// `describe`, `configure` and `sync` may each use this many times the fuel of a `pick`.
 pub(crate) const SETUP_FUEL_FACTOR: u64 = 25;
-/// Largest factor on fuel that an entry may ask for, in thousandths.
-pub(crate) const FUEL_PERMILLE_MAX: u32 = 10_000;
 
 /// How to make instances of one configured policy.
 #[derive(Clone)]
@@ -120,7 +118,7 @@ impl Recipe {
 
     /// Fuel of one `pick` over this many endpoints.
     pub(crate) fn pick_fuel(&self, endpoints: usize) -> u64 {
-        let permille = self.limits.fuel_permille.unwrap_or(1_000).clamp(1, FUEL_PERMILLE_MAX);
+        let permille = self.limits.fuel_permille.unwrap_or(1_000).clamp(1, PolicyLimits::FUEL_PERMILLE_MAX);
         let fuel = PICK_FUEL_BASE + PICK_FUEL_PER_ENDPOINT * endpoints as u64;
         fuel.saturating_mul(u64::from(permille)) / 1_000
     }

@@ -332,3 +332,34 @@ fn a_look_up_that_never_ends_does_not_keep_its_thread_from_ending() {
     assert_eq!(ended.recv_timeout(Duration::from_secs(10)), Ok(true));
     drop(release);
 }
+
+#[test]
+fn a_thread_that_ends_by_itself_is_told_by_what_it_did() {
+    let cases = [
+        ("control", Ended { source: true, observer: false }),
+        ("kubernetes", Ended { source: true, observer: false }),
+        ("observe", Ended { source: false, observer: true }),
+        ("gpu", Ended { source: false, observer: true }),
+    ];
+    for (name, wanted) in cases {
+        let (stop, mut told) = watch::channel(false);
+        let (fail, failed) = tokio::sync::oneshot::channel::<()>();
+        let well = thread("observe", move || async move { stopped(&mut told).await });
+        let ill = thread(name, move || async move { failed.await.expect("a bug") });
+        let control = Control {
+            reports: watch::channel(Report::default()).1,
+            cards: watch::channel(Arc::default()).1,
+            stop,
+            directory: None,
+            threads: vec![well.expect("a thread"), ill.expect("a thread")],
+        };
+        assert_eq!(control.ended(), Ended::default());
+        drop(fail);
+        let begun = Instant::now();
+        while control.ended() == Ended::default() && begun.elapsed() < Duration::from_secs(10) {
+            std::thread::yield_now();
+        }
+        assert_eq!(control.ended(), wanted, "{name}");
+        control.stop();
+    }
+}

@@ -45,12 +45,12 @@ fn programmed(about: &About<'_, InferenceGateway>, is_in_force: bool) -> Said {
     let mut troubles = about.view.facts.troubles.iter().filter(|trouble| trouble.gateway == *about.name);
     let failed = troubles.clone().find_map(|trouble| Some((trouble, trouble.failure.as_ref()?)));
     if let Some((trouble, failure)) = failed {
-        let remedy = if failure.remedy.is_empty() { String::new() } else { format!("; {}", failure.remedy) };
         let message = format!(
-            "policy {} does not load: {}; {}{remedy}",
+            "policy {} does not load: {}; {}{}",
             trouble.spec.name,
             failure.sentence(),
-            instead(trouble)
+            instead(trouble),
+            failure.advice()
         );
         return Said::no(failure.reason, message);
     }

@@ -63,8 +63,7 @@ pub(super) fn draft(
 }
 
 fn failed(conditions: &mut Conditions, failure: &PrepareFailure) {
-    let remedy = if failure.remedy.is_empty() { String::new() } else { format!("; {}", failure.remedy) };
-    let said = Said::no(failure.reason, failure.sentence() + &remedy);
+    let said = Said::no(failure.reason, failure.sentence() + &failure.advice());
     let is_fetched = !NOT_FETCHED.contains(&failure.reason);
     let fetched = if is_fetched { Said::yes("Fetched", "") } else { said.clone() };
     conditions.set("Fetched", fetched);

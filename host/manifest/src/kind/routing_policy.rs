@@ -114,12 +114,12 @@ pub struct SecretName {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyLimits {
-    /// Linear memory, such as 16Mi. Default: 16Mi.
+    /// Linear memory, such as 4Mi. Default, and at most: 16Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
-    /// Times the default budget of computing steps, 0.001 to 1000. Default: 1.
+    /// Times the default budget of computing steps, 0.001 to 10. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0.001, max = 1000.0))]
+    #[schemars(range(min = 0.001, max = 10.0))]
     pub fuel_factor: Option<f64>,
 }
 

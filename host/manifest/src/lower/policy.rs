@@ -251,13 +251,18 @@ impl Lowering<'_> {
                     "write one such as 16Mi",
                 );
             }
-            bytes
+            if bytes.is_some_and(|bytes| bytes > PolicyLimits::MEMORY_BYTES_MAX) {
+                let message = format!("{} is more than a policy may have; it gets 16Mi", memory.0);
+                let remedy = "write at most 16Mi";
+                self.report.warning(self.bundle, &about, "spec.limits.memory", "OutOfRange", message, remedy);
+            }
+            bytes.map(|bytes| bytes.min(PolicyLimits::MEMORY_BYTES_MAX))
         });
         let fuel_permille = limits.fuel_factor.and_then(|factor| {
             let permille = (factor * 1000.0).round();
-            if !(1.0..=1_000_000.0).contains(&permille) {
+            if !(1.0..=f64::from(PolicyLimits::FUEL_PERMILLE_MAX)).contains(&permille) {
                 let message = format!("{factor} is out of range; it is ignored");
-                let remedy = "write a number from 0.001 to 1000";
+                let remedy = "write a number from 0.001 to 10";
                 self.report.error(
                     self.bundle,
                     &about,

@@ -158,6 +158,14 @@ fn what_is_wrong_is_named_with_its_line_and_a_remedy() {
             "1h",
         ),
         (
+            ours("RoutingPolicy", "  source: {builtin: round-robin}\n  limits: {fuelFactor: 100}"),
+            "spec.limits.fuelFactor",
+            7,
+            "OutOfRange",
+            true,
+            "from 0.001 to 10",
+        ),
+        (
             ours("SpeculativeDecoding", "  numSpeculativeTokens: 33"),
             "spec.numSpeculativeTokens",
             6,

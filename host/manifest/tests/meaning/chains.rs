@@ -225,3 +225,19 @@ spec: {modelName: m, backendRef: {kind: Static, urls: ['http://e:1']}, inference
     );
     assert_eq!(serious(&lowered), ["warning InferenceGateway default/g spec.policies[0].config ReservedKey"]);
 }
+
+#[test]
+fn a_policy_gets_what_the_host_can_give_and_its_owner_is_told() {
+    let limits = |limits: &str| {
+        let policy = format!(
+            "apiVersion: production-stack.vllm.ai/v1alpha1\nkind: RoutingPolicy\nmetadata: {{name: p}}\n\
+             spec: {{source: {{builtin: round-robin}}, limits: {limits}}}\n"
+        );
+        let lowered = of("  policies: [{policyRef: {name: p}}]\n", &policy);
+        let limits = route(gateway(&lowered, "g"), "m").chain[0].limits;
+        ((limits.memory_bytes, limits.fuel_permille), serious(&lowered))
+    };
+    let told = |field: &str| vec![format!("warning RoutingPolicy default/p spec.limits.{field} OutOfRange")];
+    assert_eq!(limits("{memory: 4Mi, fuelFactor: 10}"), ((Some(4 << 20), Some(10_000)), Vec::new()));
+    assert_eq!(limits("{memory: 64Mi}"), ((Some(16 << 20), None), told("memory")));
+}

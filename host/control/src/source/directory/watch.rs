@@ -45,6 +45,11 @@ impl DirectorySource {
         Ok(Self { news, thread })
     }
 
+    /// Whether the thread is gone, by a panic or because nobody takes bursts.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// Ends the thread. The receiver of bursts must be gone or still receive.
     pub(crate) fn stop(self) {
         // It may have ended by itself.
