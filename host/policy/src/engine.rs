@@ -5,8 +5,6 @@ use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, OperatorCost, PoolingAllocationConfig, VariableOperatorCost,
 };
 
-/// See there.
-pub(crate) const MEMORY_BYTES_MAX: u64 = PolicyLimits::MEMORY_BYTES_MAX;
 /// Growth of linear memory granted within one `pick`, bytes: page faults cost time that fuel does not see.
 pub(crate) const PICK_GROWTH_BYTES_MAX: u64 = 1 << 20;
 /// Elements of one table.
@@ -25,7 +23,7 @@ const CORE_INSTANCES_PER_COMPONENT: u32 = 16;
 /// When the host cannot run compiled code at all.
 pub(crate) fn engine(instances: u32) -> wasmtime::Result<Engine> {
     let mut short = settings();
-    short.memory_reservation(MEMORY_BYTES_MAX).memory_guard_size(64 << 10);
+    short.memory_reservation(PolicyLimits::MEMORY_BYTES_MAX).memory_guard_size(64 << 10);
     let mut pooled = settings();
     pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(instances)));
     let mut short_pooled = short.clone();
@@ -62,7 +60,7 @@ fn pooling(instances: u32) -> PoolingAllocationConfig {
         .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)
         .max_memories_per_component(1)
         .max_tables_per_component(4)
-        .max_memory_size(MEMORY_BYTES_MAX as usize)
+        .max_memory_size(PolicyLimits::MEMORY_BYTES_MAX as usize)
         .table_elements(TABLE_ELEMENTS_MAX)
         .max_unused_warm_slots(64);
     pooling

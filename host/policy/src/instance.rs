@@ -10,7 +10,7 @@ use wasmtime::{Engine, Store, Trap};
 use crate::bindings::wicketgate::routing::types;
 use crate::bindings::{RoutingPolicy, RoutingPolicyPre};
 use crate::convert;
-use crate::engine::{HOSTCALL_BYTES_MAX, MEMORY_BYTES_MAX};
+use crate::engine::HOSTCALL_BYTES_MAX;
 use crate::host_state::{HostState, PolicyLog};
 
 /// Fuel of one `pick`: this much, and [`PICK_FUEL_PER_ENDPOINT`]. 5 to 7 times what honest scorers use.
@@ -93,8 +93,8 @@ impl Recipe {
     }
 
     fn instantiate(&self, endpoints: usize) -> Result<Instance, StartError> {
-        let memory_bytes =
-            self.limits.memory_bytes.map_or(MEMORY_BYTES_MAX, |bytes| bytes.min(MEMORY_BYTES_MAX));
+        let most = PolicyLimits::MEMORY_BYTES_MAX;
+        let memory_bytes = self.limits.memory_bytes.map_or(most, |bytes| bytes.min(most));
         let mut store =
             Store::new(&self.engine, HostState::new(Arc::clone(&self.log), memory_bytes as usize));
         store.limiter(|state| state);

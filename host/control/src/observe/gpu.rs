@@ -179,6 +179,7 @@ impl GpuObserver {
 
     fn take(&self, watched: &mut Watched, look: Result<Look, ProbeError>) {
         let url = watched.exporter.url();
+        watched.kind = None;
         let failure = match look {
             Ok(look) => {
                 // Who tells of no GPU is found out anew each time: something else may stand there now, and a slow Prometheus has a
@@ -199,10 +200,7 @@ impl GpuObserver {
                 }
                 failure
             }
-            Err(error) => {
-                watched.kind = None;
-                Some(error)
-            }
+            Err(error) => Some(error),
         };
         match &failure {
             Some(error) => {
