@@ -1,11 +1,16 @@
 //! Bytes on a socket, for what an HTTP library would not send.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::fleet::soon;
+
+/// Longest wait for the end of a connection: less than the 75 s after which a gateway closes any that nobody uses, or the end
+/// would say nothing.
+const CLOSED_MAX: Duration = Duration::from_secs(60);
 
 /// A connection without any protocol.
 #[derive(Debug)]
@@ -88,7 +93,8 @@ impl Raw {
     /// Waits until the other side closes, and returns what came until then.
     pub async fn closed(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        soon("the end of the connection", async { while self.more(&mut bytes).await {} }).await;
+        let end = async { while self.more(&mut bytes).await {} };
+        assert!(tokio::time::timeout(CLOSED_MAX, end).await.is_ok(), "not closed within {CLOSED_MAX:?}");
         bytes
     }
 }
