@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::policies::resident_kib;
+use crate::swaps::resident_kib;
 
 pub(crate) const CHAT: &str = "/v1/chat/completions";
 /// Bytes; more than any head may have.

@@ -21,4 +21,5 @@ mod real;
 mod routing;
 mod streaming;
 mod surface;
+mod swaps;
 mod tls;
