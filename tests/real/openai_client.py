@@ -94,7 +94,7 @@ CASES = [chat, stream, completions, models, embeddings, bad_request, unknown_mod
 
 def main() -> None:
     base_url, model, case = sys.argv[1:4]
-    client = openai.OpenAI(base_url=f"{base_url}/v1", api_key="none", max_retries=0, timeout=30)
+    client = openai.OpenAI(base_url=f"{base_url}/v1", api_key="none", max_retries=0, timeout=120)
     {function.__name__: function for function in CASES}[case](client, model)
 
 

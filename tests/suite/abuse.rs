@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use engine::http::{Canned, Config, Engine, EngineHandle, Fault, Mode};
+use harness::bars;
 use harness::client::{self, Connection, Stream};
 use harness::fleet::{chat, chat_stream, engine, engines, soon, until, urls};
 use harness::gateway::{Gateway, Options};
@@ -41,6 +42,9 @@ pub(crate) async fn answers(address: SocketAddr, bytes: &[u8]) -> Vec<u16> {
     heads.filter_map(|(at, _)| text.get(at + 9..at + 12)?.parse().ok()).collect()
 }
 
+/// Longest wait for every count to be zero: less than the 30 s that a body may pause, which would end a request as well.
+const AT_REST_MAX: Duration = Duration::from_secs(28);
+
 /// Waits until nothing is counted in flight any more, in the gateway and at the engines.
 async fn nothing_in_flight(gateway: &Gateway, engines: &[EngineHandle]) {
     for engine in engines {
@@ -61,13 +65,16 @@ async fn nothing_in_flight(gateway: &Gateway, engines: &[EngineHandle]) {
         endpoints.all(|endpoint| endpoint["inflight"] == 0).then_some(())
     })
     .await;
-    for family in [
-        "wicketgate_requests_in_flight",
-        "wicketgate_gateway_requests_in_flight",
-        "wicketgate_gateway_requests_queued",
-    ] {
-        gateway.metric_until(family, |sum| sum == 0.0).await;
-    }
+    let at_rest = async {
+        for family in [
+            "wicketgate_requests_in_flight",
+            "wicketgate_gateway_requests_in_flight",
+            "wicketgate_gateway_requests_queued",
+        ] {
+            gateway.metric_until(family, |sum| sum == 0.0).await;
+        }
+    };
+    assert!(tokio::time::timeout(AT_REST_MAX, at_rest).await.is_ok(), "something is in flight still");
 }
 
 /// How a client leaves.
@@ -118,7 +125,9 @@ async fn a_hundred_thousand_clients_that_leave_are_forgotten_without_a_trace() {
     let manifest = Manifest::new()
         .gateway("policies: [{name: least-in-flight}]\nlimits: {maxInFlight: 40, queueDepth: 1000}")
         .model("m", urls(&engines));
-    let mut gateway = Gateway::ready(Options::manifest(manifest.yaml())).await;
+    // Whoever has to be waited for until draining gives up is waited for longer than any test has patience.
+    let options = Options::manifest(manifest.yaml()).args(["--drain-timeout", "1h"]);
+    let mut gateway = Gateway::ready(options).await;
     let start = Instant::now();
     let tasks: Vec<_> = (0..AT_ONCE)
         .map(|first| {
@@ -152,7 +161,7 @@ async fn a_hundred_thousand_clients_that_leave_are_forgotten_without_a_trace() {
     }
     // And what draining counts: nobody is left to wait for.
     gateway.terminate();
-    assert_eq!(gateway.exited().await, Some(0), "before the drain timeout");
+    assert_eq!(gateway.exited().await, Some(0), "long before the drain timeout");
 }
 
 /// The stale keep-alive race: an engine that closes idle connections, or one just as a request comes, fails nobody.
@@ -183,28 +192,41 @@ async fn engines_that_close_idle_connections_fail_nobody() {
     assert!(scripted.counts().faulted >= 20, "{:?}", scripted.counts());
 }
 
+/// How long twenty requests beside slow clients take.
+async fn twenty_requests(gateway: &Gateway) -> Duration {
+    let start = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(gateway.post(CHAT, &chat("m", "hi")).await.status, 200);
+    }
+    start.elapsed()
+}
+
+/// The bar for them: whoever waits for a slow client waits longer.
+const TWENTY_MAX: Duration = Duration::from_secs(5);
+
 /// Slow clients: one that dribbles its head is dropped in time, hundreds of them hold up nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_dribble_their_heads_are_dropped_and_hold_up_nobody() {
     let engine = engine("m").await;
     let gateway = gateway_before(&engine, &[]).await;
-    let mut slow = Vec::new();
-    for _ in 0..500 {
-        let mut raw = Raw::open(gateway.data).await;
-        raw.send(format!("POST {CHAT} HTTP/1.1\r\nHost: gw\r\nX-A: ")).await;
-        slow.push(raw);
-    }
-    let start = Instant::now();
-    for _ in 0..20 {
-        assert_eq!(gateway.post(CHAT, &chat("m", "hi")).await.status, 200);
-    }
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    for mut raw in slow {
-        let rest = String::from_utf8_lossy(&raw.closed().await).into_owned();
-        assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 408"), "{rest}");
-    }
-    assert!(start.elapsed() > Duration::from_secs(5), "they had some time: {:?}", start.elapsed());
-    assert_eq!(engine.counts().received, 20);
+    let measure = async |before: usize| {
+        let mut slow = Vec::new();
+        for _ in 0..500 {
+            let mut raw = Raw::open(gateway.data).await;
+            raw.send(format!("POST {CHAT} HTTP/1.1\r\nHost: gw\r\nX-A: ")).await;
+            slow.push(raw);
+        }
+        let start = Instant::now();
+        let took = twenty_requests(&gateway).await;
+        for mut raw in slow {
+            let rest = String::from_utf8_lossy(&raw.closed().await).into_owned();
+            assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 408"), "{rest}");
+        }
+        assert!(start.elapsed() > Duration::from_secs(5), "they had some time: {:?}", start.elapsed());
+        assert_eq!(engine.counts().received, 20 * (before as u64 + 1));
+        took
+    };
+    bars::within("twenty requests beside heads that dribble", TWENTY_MAX, measure).await;
 }
 
 /// Slow clients: while a body dribbles in, nothing of it is at the engine and nobody waits for it.
@@ -239,8 +261,6 @@ async fn clients_that_stop_within_their_bodies_are_told_so_in_time() {
     let mut raw = Raw::open(gateway.data).await;
     raw.send(head_and_body(&format!("Content-Length: {}\r\n", BODY.len()), &BODY[..10])).await;
     let start = Instant::now();
-    // The pause allowed is longer than anybody's patience here.
-    tokio::time::sleep(Duration::from_secs(20)).await;
     assert_eq!(raw.answer().await.status(), 408);
     assert!(start.elapsed() > Duration::from_secs(25), "it had some time: {:?}", start.elapsed());
     assert_eq!(engine.counts().received, 0);
@@ -323,11 +343,9 @@ async fn clients_that_do_not_read_hold_up_nobody_else() {
     println!("{before} KiB, then {after} KiB, {counts:?}");
     assert_eq!((counts.in_flight, counts.finished), (UNREAD as u64, 0), "the engine is held back");
     assert!(after < before + 16 * 1024, "{before} KiB, {after} KiB with {UNREAD} streams unread");
-    let start = Instant::now();
-    for _ in 0..20 {
-        assert_eq!(gateway.post(CHAT, &chat("m", "hi")).await.status, 200);
-    }
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    // Those who do not read are there all the while, so it may be tried again.
+    let measure = async |_| twenty_requests(&gateway).await;
+    bars::within("twenty requests beside answers that nobody reads", TWENTY_MAX, measure).await;
     // Some read on, late as it is, the others leave.
     unread.truncate(2);
     for stream in &mut unread {

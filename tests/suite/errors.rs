@@ -274,7 +274,7 @@ async fn requests_beyond_permits_and_queue_are_429_and_the_queue_moves_up() {
     let engine = engine("m").await;
     engine.push_faults([Fault::Hang]);
     let manifest = Manifest::new()
-        .gateway("limits: {maxInFlight: 1, queueDepth: 2, queueTimeout: 15s}")
+        .gateway("limits: {maxInFlight: 1, queueDepth: 2, queueTimeout: 10m}")
         .model("m", [engine.url()]);
     let gateway = Gateway::ready(Options::manifest(manifest.yaml())).await;
     let data = gateway.data;

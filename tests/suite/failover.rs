@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use engine::http::{Accept, Config, Fault};
+use engine::http::{Accept, Config, EngineHandle, Fault};
+use harness::bars;
 use harness::client::{self, Connection};
 use harness::fleet::{chat, engine, engines, soon, urls};
 use harness::gateway::{Gateway, Options};
@@ -31,8 +32,7 @@ async fn requests_to_an_engine_that_refuses_connections_are_answered_by_others()
     assert!(!answered.contains_key(engines[1].name()));
     assert!(answered.values().all(|count| (35..=65).contains(count)), "both carry it: {answered:?}");
     assert!(gateway.metric("wicketgate_retries_total").await.unwrap() >= 1.0);
-    let out = format!("wicketgate_endpoint_excluded{{server=\"{}\"}}", engines[1].url());
-    assert_eq!(gateway.metric(&out).await, Some(1.0), "and nobody goes on knocking there");
+    soon("nobody to go on knocking there", ejected(&gateway, engines[1].url())).await;
 }
 
 /// D14: the same for whatever ends a request before the first byte of an answer.
@@ -116,6 +116,14 @@ async fn without_attempts_left_the_client_gets_503_or_502() {
     assert_eq!(answer.text(), r#"{"error":"No engine could be reached. Please try again later."}"#);
 }
 
+/// Asks until the engine at `url` is ejected. That lasts a second at first, and the next request to find out renews it.
+async fn ejected(gateway: &Gateway, url: String) {
+    let out = format!("wicketgate_endpoint_excluded{{server=\"{url}\"}}");
+    while gateway.metric(&out).await != Some(1.0) {
+        assert_eq!(gateway.post(CHAT, &chat("m", "hi")).await.status, 200);
+    }
+}
+
 /// An ejected engine is asked again, with one request, and comes back when it answers.
 #[tokio::test]
 async fn engine_that_comes_back_is_used_again() {
@@ -123,13 +131,7 @@ async fn engine_that_comes_back_is_used_again() {
     let manifest = Manifest::new().gateway("routeStrategy: round-robin").model("m", urls(&engines));
     let gateway = Gateway::ready(Options::manifest(manifest.yaml())).await;
     engines[0].crash().await;
-    let out = format!("wicketgate_endpoint_excluded{{server=\"{}\"}}", engines[0].url());
-    let ejected = async {
-        while gateway.metric(&out).await != Some(1.0) {
-            assert_eq!(gateway.post(CHAT, &chat("m", "hi")).await.status, 200);
-        }
-    };
-    soon("the ejection", ejected).await;
+    soon("the ejection", ejected(&gateway, engines[0].url())).await;
     engines[0].set_accept(Accept::Serve).await;
     let back = async { while gateway.post(CHAT, &chat("m", "hi")).await.engine() != engines[0].name() {} };
     soon("the engine's return", back).await;
@@ -149,20 +151,54 @@ async fn latencies(gateway: &Gateway, model: &str, count: usize) -> Vec<Duration
     taken
 }
 
+/// How many requests hang at once.
+const STUCK: u64 = 64;
+/// How long an engine may take to begin its answer, and the bar for those whose engine does not to be told so.
+const HEAD_MAX: Duration = Duration::from_secs(10);
+const TOLD_MAX: Duration = Duration::from_secs(16);
+
+/// What others see of an engine that hangs.
+#[derive(Debug)]
+struct Beside {
+    /// Sorted latencies of the other engine's requests, before and meanwhile.
+    p50: [Duration; 2],
+    p99: [Duration; 2],
+    /// Whether all of them hung until the last of these was answered.
+    all_along: bool,
+    /// From the first that hung to the last that was told.
+    told: Duration,
+}
+
+impl Beside {
+    /// Other tests share the cores, so the tail is theirs; a request that waits for another one takes seconds.
+    fn delays_nobody(&self) -> bool {
+        self.all_along
+            && self.p50[1] <= self.p50[0] * 2 + Duration::from_millis(5)
+            && self.p99[1] <= self.p99[0] * 2 + Duration::from_millis(100)
+            && self.told < TOLD_MAX
+    }
+}
+
 /// D15
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn engine_that_hangs_before_the_head_delays_nobody_else_and_ends_in_504() {
     let (hanging, other) = (engine("hanging").await, engine("other").await);
     hanging.set_fault(Some(Fault::Hang));
     let manifest = Manifest::new()
-        .gateway("timeouts: {responseHeader: 6s}")
+        .gateway(&format!("timeouts: {{responseHeader: {}s}}", HEAD_MAX.as_secs()))
         .model("hanging", [hanging.url()])
         .model("other", [other.url()]);
     let gateway = Gateway::ready(Options::manifest(manifest.yaml())).await;
     latencies(&gateway, "other", 50).await;
-    let without = latencies(&gateway, "other", 200).await;
+    let measure = async |_| beside(&gateway, &hanging).await;
+    bars::shown("an engine that hangs delays nobody else", measure, Beside::delays_nobody).await;
+}
+
+async fn beside(gateway: &Gateway, hanging: &EngineHandle) -> Beside {
+    let before = hanging.counts();
+    let without = latencies(gateway, "other", 200).await;
     let start = Instant::now();
-    let stuck: Vec<_> = (0..64)
+    let stuck: Vec<_> = (0..STUCK)
         .map(|_| {
             let data = gateway.data;
             tokio::spawn(
@@ -170,21 +206,20 @@ async fn engine_that_hangs_before_the_head_delays_nobody_else_and_ends_in_504() 
             )
         })
         .collect();
-    soon("all to hang", hanging.until(|counts| counts.in_flight == 64)).await;
-    let with = latencies(&gateway, "other", 200).await;
-    println!("p50 {:?} without, {:?} with; p99 {:?}, {:?}", without[100], with[100], without[198], with[198]);
-    // Other tests share the cores, so the tail is theirs; a request that waits for another one takes seconds.
-    assert!(with[100] <= without[100] * 2 + Duration::from_millis(5), "{:?} {:?}", without[100], with[100]);
-    assert!(with[198] <= without[198] * 2 + Duration::from_millis(100), "{:?} {:?}", without[198], with[198]);
+    soon("all to hang", hanging.received(before.received + STUCK)).await;
+    let with = latencies(gateway, "other", 200).await;
+    let all_along = hanging.counts().in_flight == STUCK;
     for task in stuck {
         let answer = soon("the time to be up", task).await.unwrap();
         assert_eq!(answer.status, 504);
         assert_eq!(answer.text(), r#"{"error":"No engine answered in time."}"#);
     }
-    let took = start.elapsed();
-    assert!((Duration::from_secs(6)..Duration::from_secs(12)).contains(&took), "{took:?}");
-    soon("the engine to be told", hanging.aborted(64)).await;
-    assert_eq!(hanging.counts().received, 64, "what may have begun to compute is not asked again");
+    let told = start.elapsed();
+    assert!(told >= HEAD_MAX, "{told:?}");
+    soon("the engine to be told", hanging.aborted(before.aborted + STUCK)).await;
+    let received = hanging.counts().received - before.received;
+    assert_eq!(received, STUCK, "what may have begun to compute is not asked again");
+    Beside { p50: [without[100], with[100]], p99: [without[198], with[198]], all_along, told }
 }
 
 /// D15: an engine that falls silent within an answer ends by the idle limit, not by the one to the head.
@@ -192,17 +227,17 @@ async fn engine_that_hangs_before_the_head_delays_nobody_else_and_ends_in_504() 
 async fn answers_that_stall_end_by_the_idle_limit_and_slow_ones_do_not() {
     let engine = engine("m").await;
     let manifest =
-        Manifest::new().gateway("timeouts: {responseHeader: 300ms, idle: 400ms}").model("m", [engine.url()]);
+        Manifest::new().gateway("timeouts: {responseHeader: 2s, idle: 3s}").model("m", [engine.url()]);
     let gateway = Gateway::ready(Options::manifest(manifest.yaml())).await;
     let body = harness::fleet::chat_stream("m", "hi").to_string();
     let stall = [("x-engine-fault", "stall=300")];
     let mut stream = client::Stream::post(gateway.data, CHAT, &stall, body.clone()).await;
     assert!(soon("the end of a stalled stream", stream.rest()).await.is_err(), "cut, not completed");
     soon("the engine to be told", engine.aborted(1)).await;
-    // Seventeen pauses of 50 ms are longer than either limit together, and each is shorter.
-    let slow = [("x-engine-fault", "slow=50")];
+    // Seventeen pauses of 400 ms are longer than either limit together, and each is much shorter.
+    let slow = [("x-engine-fault", "slow=400")];
     let start = Instant::now();
     let mut stream = client::Stream::post(gateway.data, CHAT, &slow, body).await;
     let chunks = soon("a slow stream", stream.rest()).await.expect("complete");
-    assert!(start.elapsed() > Duration::from_millis(700) && chunks.len() > 10, "{:?}", start.elapsed());
+    assert!(start.elapsed() > Duration::from_secs(5) && chunks.len() > 10, "{:?}", start.elapsed());
 }

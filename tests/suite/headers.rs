@@ -18,7 +18,7 @@ type Line<'a> = Option<(&'a str, &'a str)>;
 async fn request_ids_are_echoed_on_every_answer_and_reach_the_engine() {
     let engine = engine("m").await;
     let manifest = Manifest::new()
-        .gateway("timeouts: {responseHeader: 300ms}\nlimits: {maxBodyBytes: 4096}")
+        .gateway("timeouts: {responseHeader: 3s}\nlimits: {maxBodyBytes: 4096}")
         .model("m", [engine.url()])
         .model("gone", ["http://127.0.0.1:1"])
         .model_with("guarded", [engine.url()], "nlpFilters: {promptGuard: {blockedPatterns: [x]}}");

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use engine::http::{Config, EngineHandle, Fault};
+use harness::bars;
 use harness::client::{self, Connection, Stream};
 use harness::fleet::{chat, chat_stream, engine, engines, soon, until, urls};
-use harness::gateway::{Gateway, Options};
+use harness::gateway::{Gateway, Options, PATIENCE};
 use harness::manifests::Manifest;
 use http::Method;
 use serde_json::Value;
@@ -131,30 +132,34 @@ async fn readiness_that_flaps_costs_no_request() {
     let all: Vec<Replica> = engines.iter().map(Replica::of).collect();
     let gateway = Gateway::ready(Options::manifest(cluster(&all))).await;
     let address = gateway.data;
-    let stop = Arc::new(AtomicBool::new(false));
-    let stopped = stop.clone();
+    let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (stopped, count) = (stop.clone(), answered.clone());
     let client = tokio::spawn(async move {
         let mut connection = Connection::open(address).await;
-        let mut answered = 0;
         while !stopped.load(Ordering::Relaxed) {
             let body = chat_stream("m", "hi").to_string();
             let answer = connection.call(Method::POST, CHAT, &[], body).await;
             assert_eq!(answer.status, 200, "{}", answer.text());
             assert!(answer.body.ends_with(b"data: [DONE]\n\n"));
-            answered += 1;
+            count.fetch_add(1, Ordering::Relaxed);
         }
-        answered
     });
+    let answered_again = || async {
+        let before = answered.load(Ordering::Relaxed);
+        let again = || async { (answered.load(Ordering::Relaxed) > before + 1).then_some(()) };
+        until("answers meanwhile", again).await;
+    };
     for _ in 0..10 {
         let flapped = [all[0].clone(), Replica { conditions: "ready: false", ..all[1].clone() }];
         gateway.write("manifests.yaml", &cluster(&flapped));
         until("one endpoint", || async { (endpoints(&gateway).await.len() == 1).then_some(()) }).await;
+        answered_again().await;
         gateway.write("manifests.yaml", &cluster(&all));
         until("both endpoints", || async { (endpoints(&gateway).await.len() == 2).then_some(()) }).await;
+        answered_again().await;
     }
     stop.store(true, Ordering::Relaxed);
-    let answered: u32 = soon("the client", client).await.expect("no request failed");
-    assert!(answered > 10, "{answered}");
+    soon("the client", client).await.expect("no request failed");
 }
 
 /// D17: an engine whose model list fails, or that serves another model meanwhile, is kept or left out as its list says.
@@ -182,16 +187,36 @@ async fn model_list_that_fails_once_takes_nobody_out() {
     served_by(&gateway, &engines.iter().collect::<Vec<_>>()).await;
 }
 
+const CLIENTS: usize = 2_000;
+const REQUESTS: u64 = 10_000;
+/// The bar for `/healthz` beside them, p99.
+const HEALTH_MAX: Duration = Duration::from_millis(100);
+
 /// D30: 2,000 clients at once on two engines: nobody is failed, the work is shared, and health answers throughout.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_thousand_clients_at_once_are_answered_and_health_stays_quick() {
-    const CLIENTS: usize = 2_000;
-    const REQUESTS: u64 = 10_000;
     let config = Config { log_max: 0, output_tokens: 4, ..Config::default() };
     let engines = engines(2, &config.paced(Duration::from_millis(200), Duration::ZERO)).await;
     let manifest = Manifest::new().gateway("routeStrategy: round-robin").model("m", urls(&engines));
     let gateway = Gateway::ready(Options::manifest(manifest.yaml())).await;
-    let address = gateway.data;
+    let measure = async |before: usize| {
+        let health = health_beside_a_storm(&gateway).await;
+        let counts: Vec<_> = engines.iter().map(EngineHandle::counts).collect();
+        let peak: u64 = counts.iter().map(|counts| counts.in_flight_max).sum();
+        let p99 = health[health.len() * 99 / 100];
+        println!("{peak} at once; health p99 {p99:?} of {}", health.len());
+        let (a, b) = (counts[0].finished, counts[1].finished);
+        assert_eq!(a + b, REQUESTS * (before as u64 + 1));
+        assert!(a.abs_diff(b) as f64 <= 0.2 * a.max(b) as f64, "{a} and {b}");
+        gateway.metric_until("wicketgate_requests_in_flight", |sum| sum == 0.0).await;
+        p99
+    };
+    bars::within("health beside a storm, p99", HEALTH_MAX, measure).await;
+}
+
+/// How long each `/healthz` took, sorted, while so many clients sent so many requests.
+async fn health_beside_a_storm(gateway: &Gateway) -> Vec<Duration> {
+    let (address, probes) = (gateway.data, gateway.probes);
     let sent = Arc::new(AtomicU64::new(0));
     let start = Instant::now();
     let clients: Vec<_> = (0..CLIENTS)
@@ -207,44 +232,31 @@ async fn two_thousand_clients_at_once_are_answered_and_health_stays_quick() {
             })
         })
         .collect();
-    let mut health = Vec::new();
-    let probes = gateway.probes;
     // A thread of its own: the clients' runtime is busy with them.
-    let (stop, stopped) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let flag = stop.clone();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = stop.clone();
     let asked = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut taken = Vec::new();
-            while !flag.load(Ordering::Relaxed) {
+            while !stopped.load(Ordering::Relaxed) {
                 let start = Instant::now();
                 assert_eq!(client::get(probes, "/healthz").await.status, 200);
                 taken.push(start.elapsed());
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            stopped.store(true, Ordering::Relaxed);
             taken
         })
     });
     for client in clients {
-        tokio::time::timeout(Duration::from_secs(60), client)
-            .await
-            .expect("in time")
-            .expect("no client failed");
+        // The first of them takes about as long as all.
+        tokio::time::timeout(3 * PATIENCE, client).await.expect("in time").expect("no client failed");
     }
-    let took = start.elapsed();
+    eprintln!("{REQUESTS} requests in {:?}", start.elapsed());
     stop.store(true, Ordering::Relaxed);
-    health.extend(asked.join().expect("health was answered"));
+    let mut health = asked.join().expect("health was answered");
     health.sort();
-    let counts: Vec<_> = engines.iter().map(EngineHandle::counts).collect();
-    let peak: u64 = counts.iter().map(|counts| counts.in_flight_max).sum();
-    let p99 = health[health.len() * 99 / 100];
-    println!("{REQUESTS} requests in {took:?}, {peak} at once; health p99 {p99:?} of {}", health.len());
-    let (a, b) = (counts[0].finished, counts[1].finished);
-    assert_eq!(a + b, REQUESTS);
-    assert!(a.abs_diff(b) as f64 <= 0.2 * a.max(b) as f64, "{a} and {b}");
-    assert!(p99 < Duration::from_millis(100), "{p99:?}");
-    gateway.metric_until("wicketgate_requests_in_flight", |sum| sum == 0.0).await;
+    health
 }
 
 /// D36: a gateway that is told to end fails readiness first, takes requests while others notice, finishes its streams and
@@ -254,7 +266,7 @@ async fn rolling_restart_under_streams_resets_nobody() {
     let engine = engine_that_streams().await;
     let manifest = Manifest::new().model("m", [engine.url()]).yaml();
     let options =
-        || Options::manifest(manifest.clone()).args(["--drain-delay", "2s", "--drain-timeout", "20s"]);
+        || Options::manifest(manifest.clone()).args(["--drain-delay", "10s", "--drain-timeout", "60s"]);
     let mut old = Gateway::ready(options()).await;
     let new = Gateway::ready(options()).await;
     let (old_data, new_data, probes) = (old.data, new.data, old.probes);

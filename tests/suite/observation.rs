@@ -1,6 +1,6 @@
 //! What the gateway says about itself and its engines.
 
-use engine::http::{Config, Fault, MetricsPage};
+use engine::http::{Config, EngineHandle, Fault, MetricsPage};
 use harness::client;
 use harness::fleet::{chat, chat_stream, engine, engines, until, urls};
 use harness::gateway::{Gateway, Options};
@@ -24,7 +24,7 @@ async fn metrics_keep_their_names_and_follow_the_engines() {
     let manifest = |count: usize| {
         Manifest::new().gateway("routeStrategy: round-robin").model("m", urls(&engines[..count])).yaml()
     };
-    let options = Options::manifest(manifest(2)).args(["--engine-scrape-interval", "50ms"]);
+    let options = Options::manifest(manifest(2)).args(["--engine-scrape-interval", "200ms"]);
     let gateway = Gateway::ready(options).await;
     for body in [chat("m", "hi"), chat_stream("m", "hi")] {
         for _ in 0..4 {
@@ -34,13 +34,15 @@ async fn metrics_keep_their_names_and_follow_the_engines() {
     engines[0].push_faults([Fault::status(500)]);
     engines[1].push_faults([Fault::status(500)]);
     assert_eq!(gateway.post(CHAT, &chat("m", "hi")).await.status, 500);
-    let waiting = format!("vllm:num_requests_waiting{{server=\"{}\"}}", engines[0].url());
-    until("the engine's own number", || async {
-        (gateway.metric(&waiting).await == Some(7.0)).then_some(())
-    })
-    .await;
+    let waiting = async |engine: &EngineHandle, number: f64| {
+        let sample = format!("vllm:num_requests_waiting{{server=\"{}\"}}", engine.url());
+        let shown = || async { (gateway.metric(&sample).await == Some(number)).then_some(()) };
+        until("the engine's own number", shown).await;
+    };
+    waiting(&engines[0], 7.0).await;
+    waiting(&engines[1], 7.0).await;
     engines[0].set_metrics(page(9));
-    until("its next number", || async { (gateway.metric(&waiting).await == Some(9.0)).then_some(()) }).await;
+    waiting(&engines[0], 9.0).await;
 
     let rate = format!("vllm:gpu_prefix_cache_hit_rate{{server=\"{}\"}}", engines[0].url());
     assert_eq!(gateway.metric(&rate).await, Some(0.25));

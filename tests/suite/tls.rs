@@ -42,7 +42,7 @@ async fn ask(address: SocketAddr, authority: &Path) -> Result<String, String> {
 import http.client, ssl, sys
 context = ssl.create_default_context(cafile=sys.argv[2])
 host, port = sys.argv[1].split(':')
-connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=10)
+connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=120)
 body = '{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}'
 connection.request('POST', '/v1/chat/completions', body, {'Content-Type': 'application/json'})
 print(connection.getresponse().status)
