@@ -1,12 +1,13 @@
 //! Bounds: on bodies, on heads, on how many are in flight; and names, pins and aliases.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use domain::admission::BodyBytes;
 use domain::route::Limits;
 
-use super::rig::{Engine, Gateway, chat, ok, post, read_answer};
+use super::rig::{Engine, Gateway, Served, chat, ok, post, read_answer};
 use crate::server::ServerOptions;
 
 #[test]
@@ -137,7 +138,7 @@ fn beyond_the_limit_requests_wait_in_line_and_beyond_the_line_they_get_429() {
         draft.settings.limits = Limits {
             in_flight_max: 1,
             queue_depth: 1,
-            queue_wait_max: Duration::from_secs(5),
+            queue_wait_max: Duration::from_secs(600),
             ..Limits::default()
         };
     });
@@ -150,9 +151,7 @@ fn beyond_the_limit_requests_wait_in_line_and_beyond_the_line_they_get_429() {
     second.write_all(&chat("m", "second")).unwrap();
     // It cannot be seen from outside when the second one waits; a third that is turned away shows it.
     let mut third = gateway.connect();
-    while gateway.in_flight() < 2 {
-        std::thread::yield_now();
-    }
+    gateway.wait_until_in_flight(2);
     third.write_all(&chat("m", "third")).unwrap();
     let shed = read_answer(&mut third);
     assert_eq!(shed.status, 429);
@@ -165,11 +164,9 @@ fn beyond_the_limit_requests_wait_in_line_and_beyond_the_line_they_get_429() {
     assert_eq!(read_answer(&mut second).body, b"2");
 }
 
-#[test]
-fn who_waited_too_long_is_turned_away_and_who_left_the_line_is_forgotten() {
-    let engine = Engine::start();
-    let gateway = Gateway::with(&[&engine], |draft| {
-        let queue_wait_max = Duration::from_millis(100);
+/// A gateway with one place, which is taken, and a line of two who wait so long; with the connection that has the place.
+fn gateway_with_a_line(engine: &Engine, queue_wait_max: Duration) -> (Gateway, TcpStream, Served) {
+    let gateway = Gateway::with(&[engine], |draft| {
         draft.settings.limits =
             Limits { in_flight_max: 1, queue_depth: 2, queue_wait_max, ..Limits::default() };
     });
@@ -177,19 +174,30 @@ fn who_waited_too_long_is_turned_away_and_who_left_the_line_is_forgotten() {
     first.write_all(&chat("m", "first")).unwrap();
     let mut served = engine.accept();
     served.read_request();
+    (gateway, first, served)
+}
+
+#[test]
+fn who_waited_too_long_is_turned_away() {
+    let engine = Engine::start();
+    let (gateway, mut first, mut served) = gateway_with_a_line(&engine, Duration::from_millis(100));
     let mut second = gateway.connect();
     second.write_all(&chat("m", "second")).unwrap();
     assert_eq!(read_answer(&mut second).status, 429);
+    served.send(&ok("1"));
+    assert_eq!(read_answer(&mut first).status, 200);
+    gateway.wait_until_idle();
+}
 
+#[test]
+fn who_left_the_line_is_forgotten() {
+    let engine = Engine::start();
+    let (gateway, mut first, mut served) = gateway_with_a_line(&engine, Duration::from_secs(600));
     let mut leaver = gateway.connect();
     leaver.write_all(&chat("m", "leaver")).unwrap();
-    while gateway.in_flight() < 2 {
-        std::thread::yield_now();
-    }
+    gateway.wait_until_in_flight(2);
     drop(leaver);
-    while gateway.in_flight() > 1 {
-        std::thread::yield_now();
-    }
+    gateway.wait_until_in_flight(1);
     served.send(&ok("1"));
     assert_eq!(read_answer(&mut first).status, 200);
     gateway.wait_until_idle();
