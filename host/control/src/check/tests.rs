@@ -5,7 +5,8 @@ use std::fs;
 use super::*;
 use crate::fake::{FakePrepare, file_policy, gateway, service};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest wait for what must happen; only a failing test waits so long.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn checked(text: &str, prepare: &FakePrepare, wait_max: Duration) -> Checked {
     let dir = tempfile::tempdir().expect("a directory");

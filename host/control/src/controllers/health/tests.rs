@@ -9,6 +9,9 @@ use crate::observe::fake_engine::{FakeEngine, Script, self_signed};
 use crate::publish::{Core, Input};
 use crate::source::Burst;
 
+/// Longest wait for what must happen; only a failing test waits so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 const CHECK: &str =
     r#""healthCheck":{"timeoutSeconds":1,"periodSeconds":1,"successThreshold":1,"failureThreshold":2}"#;
 
@@ -50,8 +53,7 @@ impl Rig {
 
     async fn until(&self, what: &str, holds: impl Fn(&Outcomes) -> bool) {
         let mut outcomes = self.outcomes.subscribe();
-        let reached =
-            tokio::time::timeout(Duration::from_secs(30), outcomes.wait_for(|now| holds(now))).await;
+        let reached = tokio::time::timeout(PATIENCE, outcomes.wait_for(|now| holds(now))).await;
         assert!(reached.is_ok(), "never: {what}");
     }
 
