@@ -43,11 +43,12 @@ impl Detour {
         self.open.send_replace(false);
     }
 
-    /// Waits until so many connections were refused in all: the client knows that it is alone.
-    pub async fn refused(&self, count: u64) {
+    /// Waits until so many more connections are refused: the client knows that it is alone.
+    pub async fn refuses(&self, count: u64) {
         let mut refused = self.refused.clone();
-        let seen =
-            harness::fleet::soon("a refused connection", refused.wait_for(|refused| *refused >= count)).await;
+        let wanted = *refused.borrow() + count;
+        let wait = refused.wait_for(|refused| *refused >= wanted);
+        let seen = harness::fleet::soon("a refused connection", wait).await;
         drop(seen.expect("the detour stands"));
     }
 

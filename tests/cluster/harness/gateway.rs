@@ -65,10 +65,10 @@ impl<'a> Start<'a> {
         Gateway::start(self.options).await
     }
 
-    /// Starts it and waits until `/readyz` would say yes.
+    /// Starts it and waits until `/readyz` would say yes and every policy is in its place.
     pub async fn ready(self) -> Gateway {
         let gateway = self.start().await;
-        gateway.logged(|line| line["message"] == "ready").await;
+        gateway.settled().await;
         gateway
     }
 }
@@ -78,7 +78,7 @@ pub async fn start(place: &Place) -> Gateway {
     Start::at(place).start().await
 }
 
-/// Starts one and waits until `/readyz` would say yes.
+/// Starts one and waits until `/readyz` would say yes and every policy is in its place.
 pub async fn ready(place: &Place) -> Gateway {
     Start::at(place).ready().await
 }

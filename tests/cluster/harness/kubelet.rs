@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -36,6 +37,10 @@ pub const NODES: [(&str, &[(&str, &str)]); 3] = [
     ("node-b", &[("zone", "rack2"), ("gpuType", "NVIDIA-H100"), ("topology.kubernetes.io/zone", "rack2")]),
     ("node-c", &[("zone", "rack1"), ("topology.kubernetes.io/zone", "rack1")]),
 ];
+
+/// How often something is tried, and the pause between: the API server may have no time for it at first.
+const ATTEMPTS_MAX: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Starts it on a thread of its own, for the life of the process.
 pub fn start(kubeconfig: PathBuf) {
@@ -81,20 +86,27 @@ impl Kubelet {
         }
     }
 
-    /// Does the next thing this pod needs; what that changes comes back as an event.
+    /// Does the next thing this pod needs; what that changes comes back as an event. What fails is tried again: nothing else
+    /// would remind us of it.
     async fn look_at(&mut self, pod: &Pod) {
-        let outcome = if pod.metadata.deletion_timestamp.is_some() {
+        for _ in 0..ATTEMPTS_MAX {
+            match self.do_next(pod).await {
+                Ok(()) => return,
+                // The pod has changed or gone meanwhile: another event tells.
+                Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => return,
+                Err(error) => eprintln!("kubelet: {}: {error}", pod.name_any()),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn do_next(&mut self, pod: &Pod) -> kube::Result<()> {
+        if pod.metadata.deletion_timestamp.is_some() {
             self.finish(pod).await
         } else if pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_none()) {
             self.bind(pod).await
         } else {
             self.report(pod).await
-        };
-        match outcome {
-            Ok(()) => {}
-            // The pod has changed or gone meanwhile: another event tells.
-            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => {}
-            Err(error) => eprintln!("kubelet: {}: {error}", pod.name_any()),
         }
     }
 

@@ -14,9 +14,11 @@ use serde_json::{Value, json};
 use crate::plane::{self, Plane};
 use crate::tool::{self, Said};
 
-/// Longest wait for anything that a test has caused: debug builds compile policies beside an API server, maybe on a
-/// machine that does other things too. Reaching it fails the test.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait for anything that must come of what a test did. It is no claim: debug builds compile policies beside an API
+/// server, on a machine that does other things too. Reaching it fails the test.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+/// The same for `kubectl` and Helm, which may have pods to wait for that drain: `--timeout`.
+pub const TOOL_PATIENCE: &str = "--timeout=300s";
 
 /// The group of our kinds.
 pub const GROUP: &str = "production-stack.vllm.ai";
@@ -188,23 +190,12 @@ impl Place {
 
     /// Watches an object until `wanted` gives something.
     pub async fn until<T>(&self, kind: &str, name: &str, wanted: impl Fn(&DynamicObject) -> Option<T>) -> T {
-        self.until_change(kind, name, |object| object.and_then(&wanted), PATIENCE).await
-    }
-
-    /// The same, for what may take longer than tests have patience otherwise.
-    pub async fn until_within<T>(
-        &self,
-        kind: &str,
-        name: &str,
-        patience: Duration,
-        wanted: impl Fn(&DynamicObject) -> Option<T>,
-    ) -> T {
-        self.until_change(kind, name, |object| object.and_then(&wanted), patience).await
+        self.until_change(kind, name, |object| object.and_then(&wanted)).await
     }
 
     /// Watches until an object is gone.
     pub async fn until_gone(&self, kind: &str, name: &str) {
-        self.until_change(kind, name, |object| object.is_none().then_some(()), PATIENCE).await;
+        self.until_change(kind, name, |object| object.is_none().then_some(())).await;
     }
 
     async fn until_change<T>(
@@ -212,7 +203,6 @@ impl Place {
         kind: &str,
         name: &str,
         wanted: impl Fn(Option<&DynamicObject>) -> Option<T>,
-        patience: Duration,
     ) -> T {
         let mut last = None;
         let wait = async {
@@ -227,7 +217,7 @@ impl Place {
             }
             unreachable!("a watch has no end")
         };
-        match tokio::time::timeout(patience, wait).await {
+        match tokio::time::timeout(PATIENCE, wait).await {
             Ok(found) => found,
             Err(_) => panic!("{kind} {name} did not get there; it is {}", shown(last.as_ref())),
         }

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
+use crate::place::TOOL_PATIENCE;
 use crate::{inside, kubelet};
 
 /// Longest wait for the control plane, on a machine that builds something beside it.
-const START_MAX: Duration = Duration::from_secs(90);
+const START_MAX: Duration = Duration::from_secs(300);
 
 /// Where the API server listens on its address.
 pub const PORT: u16 = 6443;
@@ -252,7 +253,7 @@ impl Plane {
     pub fn install_definitions(&self) {
         let definitions = definitions();
         self.kubectl(&["apply", "--server-side", "-f", &definitions.to_string_lossy()]);
-        self.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"]);
+        self.kubectl(&["wait", "--for=condition=Established", TOOL_PATIENCE, "crd", "--all"]);
     }
 
     fn kubectl(&self, args: &[&str]) {

@@ -77,18 +77,23 @@ fn follow(place: &Place, name: &str) -> (watch::Receiver<Ready>, JoinHandle<()>)
     let selector = format!("kubernetes.io/service-name={name}");
     let api = place.api("EndpointSlice");
     let task = tokio::spawn(async move {
-        let mut slices = BTreeMap::new();
+        let (mut slices, mut anew) = (BTreeMap::new(), BTreeMap::new());
         let mut events = pin!(watcher(api, Config::default().labels(&selector)));
         while let Some(event) = events.next().await {
             match event {
-                Ok(Event::Init) => slices.clear(),
-                Ok(Event::Apply(slice) | Event::InitApply(slice)) => {
+                Ok(Event::Init) => anew.clear(),
+                Ok(Event::InitApply(slice)) => {
+                    anew.insert(slice.name_any(), slice);
+                }
+                // A new list is in force when it is whole: a proxy does not forget everybody while it reads.
+                Ok(Event::InitDone) => slices = std::mem::take(&mut anew),
+                Ok(Event::Apply(slice)) => {
                     slices.insert(slice.name_any(), slice);
                 }
                 Ok(Event::Delete(slice)) => {
                     slices.remove(&slice.name_any());
                 }
-                Ok(Event::InitDone) | Err(_) => {}
+                Err(_) => {}
             }
             sender.send_replace(ready_of(slices.values()));
         }

@@ -23,6 +23,10 @@ pub const IMAGE: &str = "wicketgate";
 /// How often readiness is asked for: a kubelet does it every ten seconds, tests have no time for that.
 const PROBE_PERIOD: Duration = Duration::from_millis(100);
 
+/// Longest wait for one answer to it. On a machine that is busy with other things a process that is ready is slow to say so,
+/// and nobody may take that for another state; one that does not listen is refused at once.
+const PROBE_MAX: Duration = Duration::from_secs(20);
+
 /// The container of a pod that is run for real.
 pub(super) fn container(pod: &Pod) -> Option<&Container> {
     let containers = &pod.spec.as_ref()?.containers;
@@ -208,5 +212,5 @@ async fn is_ready(address: std::net::SocketAddr, path: &str) -> bool {
         stream.read_exact(&mut head).await?;
         std::io::Result::Ok(&head == b"HTTP/1.1 200")
     };
-    matches!(tokio::time::timeout(Duration::from_secs(1), ask).await, Ok(Ok(true)))
+    matches!(tokio::time::timeout(PROBE_MAX, ask).await, Ok(Ok(true)))
 }
