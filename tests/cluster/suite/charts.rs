@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cluster::engines::deployment;
-use cluster::place::{Place, documents};
+use cluster::place::{PATIENCE, Place, TOOL_PATIENCE, documents};
 use cluster::service::Service;
 use cluster::tool::{self, Said};
 use harness::client::Connection;
@@ -17,9 +17,6 @@ use http::Method;
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
-
-/// How long the objects of a release may take to go: its pods drain before they end.
-const GONE_MAX: Duration = Duration::from_secs(180);
 
 /// Makes a namespace refuse pods that are not restricted, and say so of everything that makes pods.
 const RESTRICTED: [&str; 3] = ["enforce", "warn", "audit"];
@@ -84,7 +81,7 @@ async fn every_rendered_object_is_what_the_api_server_takes_and_every_pod_is_res
     let place = restricted("charts-valid").await;
     let definitions = path(".cache/cluster/definitions");
     place.kubectl(&["apply", "--server-side", "-f", &definitions], "").await.ok();
-    place.kubectl(&["wait", "--for=condition=Established", "--timeout=180s", "crd", "--all"], "").await.ok();
+    place.kubectl(&["wait", "--for=condition=Established", TOOL_PATIENCE, "crd", "--all"], "").await.ok();
     for name in ["team-a", "team-b", "wicketgate"] {
         restricted(name).await;
     }
@@ -211,7 +208,7 @@ pub(crate) async fn until_left(place: &Place, wanted: &BTreeSet<String>) {
         if now == *wanted {
             return;
         }
-        assert!(began.elapsed() < GONE_MAX, "still there: {:?}", now.difference(wanted));
+        assert!(began.elapsed() < PATIENCE, "still there: {:?}", now.difference(wanted));
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
@@ -234,7 +231,7 @@ async fn a_releases_life(version: &str) {
 
     let values = values(&apps.namespace);
     let chart = path("charts/wicketgate");
-    let fixed = ["--set-json", &*values, "--wait", "--timeout", "300s"];
+    let fixed = ["--set-json", &*values, "--wait", TOOL_PATIENCE];
     helm(&place, version, &[&["install", "rel", &chart], &fixed[..]].concat()).await.ok();
     assert_eq!(deployment_of(&place).await.0, 2, "--wait waited");
 
@@ -244,17 +241,17 @@ async fn a_releases_life(version: &str) {
     helm(&place, version, &[&["upgrade", "rel", &chart], &fixed[..], &upgrade].concat()).await.ok();
     let (ready, template) = deployment_of(&place).await;
     assert!(ready == 3 && template.contains("--answer-headers"), "{ready}: {template}");
-    helm(&place, version, &["rollback", "rel", "1", "--wait", "--timeout", "300s"]).await.ok();
+    helm(&place, version, &["rollback", "rel", "1", "--wait", TOOL_PATIENCE]).await.ok();
     let (ready, template) = deployment_of(&place).await;
     assert!(ready == 2 && !template.contains("--answer-headers"), "{ready}: {template}");
     let sent = traffic.assert_no_failure().await;
     assert!(sent > 100, "{sent} requests are no traffic");
 
     Service::name_headless(&place, "rel-wicketgate-metrics").await;
-    let tested = helm(&place, version, &["test", "rel", "--timeout", "180s"]).await.ok();
+    let tested = helm(&place, version, &["test", "rel", TOOL_PATIENCE]).await.ok();
     assert!(tested.out.contains("Succeeded"), "{}", tested.out);
 
-    helm(&place, version, &["uninstall", "rel", "--wait", "--timeout", "300s"]).await.ok();
+    helm(&place, version, &["uninstall", "rel", "--wait", TOOL_PATIENCE]).await.ok();
     until_left(&place, &empty.0).await;
     until_left(&apps, &empty.1).await;
     let left = place.kubectl(&["get", "crd", "-o", "name"], "").await.ok().out;
@@ -265,13 +262,14 @@ async fn a_releases_life(version: &str) {
     assert_eq!(said.out, "", "cluster-wide objects of the release");
 }
 
-/// Two replicas for one namespace of resources, which the release makes itself; they end quickly.
+/// Two replicas for one namespace of resources, which the release makes itself.
 fn values(apps: &str) -> String {
     let route = json!({"model": "llama", "inferenceServiceRef": "llama"});
     [
         format!("watchNamespaces={}", json!([apps])),
         r#"rbac={"scope":"namespace"}"#.to_owned(),
-        r#"shutdown={"delaySeconds":2,"drainSeconds":10}"#.to_owned(),
+        // Long enough for everybody to hear that a pod goes before it does, wherever the controllers are slow.
+        r#"shutdown={"delaySeconds":10,"drainSeconds":30}"#.to_owned(),
         r#"podDisruptionBudget={"enabled":true}"#.to_owned(),
         format!(
             "services={}",
@@ -299,7 +297,7 @@ async fn the_namespaced_overlay_becomes_ready_and_goes_without_a_trace() {
     let folder = path("deploy/overlays/namespaced");
     let said = place.kubectl(&["apply", "-k", &folder], "").await.ok();
     assert_eq!(said.err, "", "a warning");
-    place.kubectl(&["rollout", "status", "deployment/wicketgate", "--timeout=180s"], "").await.ok();
+    place.kubectl(&["rollout", "status", "deployment/wicketgate", TOOL_PATIENCE], "").await.ok();
     place
         .until("Deployment", "wicketgate", |deployment| {
             (deployment.data["status"]["readyReplicas"] == 2).then_some(())
@@ -310,7 +308,7 @@ async fn the_namespaced_overlay_becomes_ready_and_goes_without_a_trace() {
             lease.data["spec"]["holderIdentity"].as_str().map(str::to_owned)
         })
         .await;
-    place.kubectl(&["delete", "-k", &folder, "--timeout=180s"], "").await.ok();
+    place.kubectl(&["delete", "-k", &folder, TOOL_PATIENCE], "").await.ok();
     until_left(&place, &empty).await;
 }
 
@@ -322,7 +320,7 @@ async fn the_rkllama_overlay_becomes_ready_and_routes_what_its_sample_says() {
     place.kubectl(&["apply", "--server-side", "-k", &folder], "").await.ok();
     let sample = std::fs::read_to_string(path("deploy/samples/rkllama.yaml")).expect("a sample");
     place.apply(&sample).await;
-    place.kubectl(&["rollout", "status", "deployment/rkllama-router", "--timeout=180s"], "").await.ok();
+    place.kubectl(&["rollout", "status", "deployment/rkllama-router", TOOL_PATIENCE], "").await.ok();
     let service = Service::serve(&place, "rkllama-router").await;
     let address = (service.address, 8080).into();
     let answer = harness::client::get(address, "/health").await;

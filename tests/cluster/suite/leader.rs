@@ -1,26 +1,24 @@
 //! One replica writes, all of them serve; and nobody writes without a reason.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cluster::audit;
 use cluster::engines::{deployment, routing_manifests};
 use cluster::gateway::Start;
-use cluster::place::{Place, condition_of};
-use harness::fleet::{chat, until};
+use cluster::place::Place;
+use harness::fleet::until;
 use harness::gateway::Gateway;
 use serde_json::json;
 
-/// The bar for another replica to write after the leader has gone without a word.
-const TAKEOVER_MAX: Duration = Duration::from_secs(20);
 /// How long nothing may be written but the Lease: five minutes by the issue, shorter here unless asked for.
 const IDLE: Duration = Duration::from_secs(20);
 
-async fn replica(place: &Place, name: &str) -> Gateway {
+pub(crate) async fn replica(place: &Place, name: &str) -> Gateway {
     Start::at(place).named(name).env("LEADER_ELECTION_ENABLED", "true").ready().await
 }
 
 /// Who holds the Lease.
-async fn holder(place: &Place) -> String {
+pub(crate) async fn holder(place: &Place) -> String {
     place
         .until("Lease", "wicketgate", |lease| {
             lease.data["spec"]["holderIdentity"]
@@ -29,67 +27,6 @@ async fn holder(place: &Place) -> String {
                 .map(str::to_owned)
         })
         .await
-}
-
-/// A16: two replicas, one leader; after the leader is killed the other writes within 20 s, and both served all along.
-#[tokio::test]
-async fn when_the_leader_is_killed_another_takes_over_and_traffic_goes_on() {
-    let place = Place::new("a16").await;
-    let _pods = deployment(&place, "llama", "llama", 1).await;
-    place.apply(&routing_manifests("llama", "llama", "")).await;
-    let first = replica(&place, "replica-a").await;
-    let leader = holder(&place).await;
-    assert!(leader.contains("replica-a"), "{leader}");
-    let second = replica(&place, "replica-b").await;
-    place.condition("InferenceGateway", "gw", "Ready", "True").await;
-    for gateway in [&first, &second] {
-        assert_eq!(gateway.post("/v1/chat/completions", &chat("llama", "hello")).await.status, 200);
-    }
-    assert_eq!(holder(&place).await, leader, "the second replica took a lease that was held");
-
-    let killed = Instant::now();
-    drop(first);
-    place.patch("InferenceGateway", "gw", json!({"spec": {"routeStrategy": "unheard-of"}})).await;
-    let began = Instant::now();
-    let mut answers = 0;
-    // The status of the edit is the new leader's first word; requests go on meanwhile.
-    loop {
-        assert_eq!(second.post("/v1/chat/completions", &chat("llama", "hello")).await.status, 200);
-        answers += 1;
-        let accepted = condition_of(&place.get("InferenceGateway", "gw").await, "Accepted");
-        if accepted.is_some_and(|found| found["reason"] == "PolicyNotFound") {
-            break;
-        }
-        assert!(began.elapsed() < Duration::from_secs(30), "nobody took over");
-    }
-    eprintln!("takeover after {:?}, {answers} answers meanwhile", killed.elapsed());
-    assert!(killed.elapsed() < TAKEOVER_MAX, "{:?}", killed.elapsed());
-    let lease = place.get("Lease", "wicketgate").await;
-    assert!(lease.data["spec"]["holderIdentity"].as_str().is_some_and(|holder| holder.contains("replica-b")));
-    until("the other writes", || async { (writers(&place).len() > 1).then_some(()) }).await;
-    assert_eq!(writers(&place).len(), 2, "one after the other: {:?}", writers(&place));
-    assert_eq!(lease.data["spec"]["leaseTransitions"], 1);
-}
-
-/// A leader that ends in an orderly way gives the Lease back: the other need not wait until it runs out.
-#[tokio::test]
-async fn a_leader_that_ends_gives_the_lease_back() {
-    let place = Place::new("a16-release").await;
-    let mut first = replica(&place, "replica-a").await;
-    holder(&place).await;
-    let _second = replica(&place, "replica-b").await;
-    first.terminate();
-    let began = Instant::now();
-    place
-        .until("Lease", "wicketgate", |lease| {
-            lease.data["spec"]["holderIdentity"]
-                .as_str()
-                .filter(|holder| holder.contains("replica-b"))
-                .map(|_| ())
-        })
-        .await;
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    assert_eq!(first.exited().await, Some(0));
 }
 
 /// No double writer: who does not lead writes nothing, and the old leader nothing after the new one has begun.
@@ -106,20 +43,21 @@ async fn only_the_leader_writes() {
     place.condition("StaticRoute", "staticroute-sample", "Programmed", "True").await;
     assert_eq!(follower.metric("leader_election_master_status{name=\"wicketgate\"}").await, Some(0.0));
     assert_eq!(leader.metric("leader_election_master_status{name=\"wicketgate\"}").await, Some(1.0));
+    // The audit log may come a little after the answer, here as below.
+    until("the leader's writes", || async { (!writers(&place).is_empty()).then_some(()) }).await;
     assert_eq!(writers(&place).len(), 1, "{:?}", writers(&place));
 
     leader.terminate();
     leader.exited().await;
     place.patch("InferenceGateway", "gw", json!({"spec": {"routeStrategy": "unheard-of"}})).await;
     place.condition("InferenceGateway", "gw", "Accepted", "False").await;
-    // The audit log may come a little after the answer.
     until("the other writes", || async { (writers(&place).len() > 1).then_some(()) }).await;
     assert_eq!(writers(&place).len(), 2, "{:?}", writers(&place));
 }
 
 /// Who wrote anything but the Lease, by their tokens, in the order of the writes; one who writes again after another
 /// stands there twice.
-fn writers(place: &Place) -> Vec<String> {
+pub(crate) fn writers(place: &Place) -> Vec<String> {
     let all = audit::of(place).into_iter();
     let mut writers: Vec<_> = all
         .filter(|request| request.is_write() && request.resource != "leases")
@@ -140,10 +78,7 @@ async fn idle_replicas_write_nothing_but_the_lease() {
     place.condition("InferenceGateway", "gw", "Ready", "True").await;
     // Nobody listens at the backends of the examples: three probes, ten seconds apart, say so.
     for route in ["staticroute-sample", "go-static"] {
-        let dead = |route: &kube::api::DynamicObject| {
-            condition_of(route, "BackendsHealthy").filter(|found| found["status"] == "False")
-        };
-        place.until_within("StaticRoute", route, Duration::from_secs(60), dead).await;
+        place.condition("StaticRoute", route, "BackendsHealthy", "False").await;
     }
     // The last policies may still be compiling, which status tells when they are done.
     place.condition("InferenceGateway", "llm-gateway", "PolicyProgrammed", "True").await;
@@ -170,7 +105,7 @@ fn writes(place: &Place) -> usize {
     audit::of(place).iter().filter(|request| request.is_write() && request.resource != "leases").count()
 }
 
-/// Waits until nothing was written for three seconds: what the objects caused has settled.
+/// Waits until nothing was written for eight seconds: what the objects caused has settled.
 async fn until_quiet(place: &Place) {
     until("writes settle", || async {
         let before = writes(place);

@@ -7,7 +7,7 @@ use cluster::engines::{deployment, routing_manifests};
 use cluster::gateway::Start;
 use cluster::place::{GROUP, PATIENCE, Place};
 use cluster::{account, audit, kubelet, plane};
-use harness::fleet::chat;
+use harness::fleet::{chat, until};
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams};
 use serde_json::{Value, json};
 
@@ -113,8 +113,10 @@ async fn what_the_role_does_not_have_is_refused() {
     assert_forbidden(gateways.delete("any", &DeleteParams::default()).await.map(|_| ()));
     let elsewhere: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(client, "default");
     assert_forbidden(elsewhere.list(&ListParams::default()).await.map(|_| ()));
-    let refused = audit::of(&place);
-    assert_eq!(refused.iter().filter(|request| request.code == 403).count(), 3, "{refused:?}");
+    let refused = || audit::of(&place).iter().filter(|request| request.code == 403).count();
+    // The audit log may come a little after the answer.
+    until("the refusals", || async { (refused() >= 3).then_some(()) }).await;
+    assert_eq!(refused(), 3, "{:?}", audit::of(&place));
 }
 
 fn assert_forbidden(outcome: kube::Result<()>) {

@@ -1,6 +1,6 @@
 //! `StaticRoute`: the ConfigMap that the production stack's Python router mounts, and what its status tells.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cluster::engines;
 use cluster::gateway;
@@ -44,7 +44,7 @@ async fn config_map(place: &Place, name: &str) -> ConfigMap {
 }
 
 /// The README's example, for this namespace: its router is in `default` there.
-fn readme() -> String {
+pub(crate) fn readme() -> String {
     samples::read("staticroute.yaml")
 }
 
@@ -102,25 +102,6 @@ async fn applied_after(place: &Place, before: &str) -> String {
         .await
 }
 
-/// A10: a ConfigMap deleted by hand is back within five seconds. A12: it goes with its route.
-#[tokio::test]
-async fn a_deleted_config_map_comes_back_and_goes_with_its_route() {
-    let place = Place::new("a10").await;
-    let _gateway = gateway::start(&place).await;
-    place.apply(&readme()).await;
-    let first = place.until("ConfigMap", "vllm-router-config", |map| map.metadata.uid.clone()).await;
-    place.delete("ConfigMap", "vllm-router-config").await;
-    let began = Instant::now();
-    place
-        .until("ConfigMap", "vllm-router-config", |map| {
-            (map.metadata.uid.as_ref() != Some(&first)).then_some(())
-        })
-        .await;
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    place.delete("StaticRoute", "staticroute-sample").await;
-    place.until_gone("ConfigMap", "vllm-router-config").await;
-}
-
 /// A11: the router's health flips one condition against the other; a dead backend is named.
 #[tokio::test]
 async fn health_of_router_and_backends_shows_and_never_contradicts_itself() {
@@ -134,10 +115,11 @@ async fn health_of_router_and_backends_shows_and_never_contradicts_itself() {
         .apply(&format!(
             "{{apiVersion: {GROUP}/v1alpha1, kind: StaticRoute, metadata: {{name: r}}, spec: {{
               staticBackends: 'http://{alive}:8000,{dead}', staticModels: 'm,m', routerRef: {{kind: Service, name: router}},
-              healthCheck: {{timeoutSeconds: 1, periodSeconds: 1, successThreshold: 1, failureThreshold: 1}}}}}}"
+              healthCheck: {{timeoutSeconds: 1, periodSeconds: 1, successThreshold: 1, failureThreshold: 5}}}}}}"
         ))
         .await;
     let _gateway = gateway::start(&place).await;
+    // Five failures in a row are a second each: nobody is that slow by accident.
     let unhealthy = place.condition("StaticRoute", "r", "BackendsHealthy", "False").await;
     let message = unhealthy["message"].as_str().expect("a message");
     assert!(message.contains(dead) && !message.contains(&alive.to_string()), "{message}");

@@ -1,7 +1,7 @@
 //! The chart as it is by default: one release with a ClusterRole, for the gateways of all namespaces.
 
 use cluster::engines::{EnginePod, deployment, routing_manifests};
-use cluster::place::Place;
+use cluster::place::{Place, TOOL_PATIENCE};
 use cluster::service::Service;
 use harness::fleet::chat;
 
@@ -35,7 +35,7 @@ async fn a_release_of_the_defaults_serves_the_gateways_of_every_namespace_and_le
     let place = restricted("everywhere").await;
     let (first, _engine) = team("everywhere-a", "model-a").await;
     let (ours, theirs) = (contents(&place).await, contents(&first).await);
-    let args = ["--set-json", QUICK, "--wait", "--timeout", "300s"];
+    let args = ["--set-json", QUICK, "--wait", TOOL_PATIENCE];
     let chart = path("charts/wicketgate");
     helm(&place, "helm", &[&["install", "rel", &*chart], &args[..]].concat()).await.ok();
     first.apply(&routing_manifests("model-a", "llama", "")).await;
@@ -64,7 +64,7 @@ async fn a_release_of_the_defaults_serves_the_gateways_of_every_namespace_and_le
     }
 
     first.kubectl(&["delete", "inferencegateways,inferenceservices", "--all"], "").await.ok();
-    helm(&place, "helm", &["uninstall", "rel", "--wait", "--timeout", "300s"]).await.ok();
+    helm(&place, "helm", &["uninstall", "rel", "--wait", TOOL_PATIENCE]).await.ok();
     until_left(&place, &ours).await;
     until_left(&first, &theirs).await;
     let of_release = "app.kubernetes.io/part-of=wicketgate,app.kubernetes.io/instance=rel";
