@@ -98,13 +98,15 @@ fn made_from(template: &Object, service: usize, endpoints: usize) -> Vec<Object>
     }
 }
 
-fn fastest(bundle: &Bundle, rounds: usize) -> Duration {
+/// The fastest of some rounds, each of which lowers `times` times.
+fn fastest(bundle: &Bundle, times: usize, rounds: usize) -> Duration {
     let once = |_| {
         let start = Instant::now();
-        let lowered = lower(bundle, &LowerOptions::default());
-        let took = start.elapsed();
-        assert!(lowered.findings.is_empty(), "{:?}", lowered.findings.first());
-        took
+        for _ in 0..times {
+            let lowered = lower(bundle, &LowerOptions::default());
+            assert!(lowered.findings.is_empty(), "{:?}", lowered.findings.first());
+        }
+        start.elapsed()
     };
     (0..rounds).map(once).min().expect("at least one round")
 }
@@ -117,13 +119,14 @@ fn lowering_is_linear_and_a_thousand_services_of_ten_fit_their_budget() {
         lowered.draft.gateways[0].routes.iter().map(|route| route.endpoints.len()).sum::<usize>(),
         10_000
     );
-    // Many rounds of optimised code, so that a busy machine has one quiet moment among them.
+    // Many rounds of optimised code, so that a busy machine has one quiet moment among them. As much work on either side: what
+    // is short is seldom interrupted, and would look faster than it is.
     let rounds = if cfg!(debug_assertions) { 10 } else { 40 };
-    let (small, large) = (fastest(&small, rounds), fastest(&large, rounds));
-    println!("100 services: {small:?}; 1,000 services: {large:?}");
-    // Ten times as much may take forty times as long before this counts as worse than linear: caches end somewhere, and
-    // the machine may be busy. The budget itself is for optimised code.
-    assert!(large < small * 40, "{small:?} for a tenth, {large:?} for all");
+    let (ten_small, large) = (fastest(&small, 10, rounds), fastest(&large, 1, rounds));
+    println!("10 times 100 services: {ten_small:?}; 1,000 services: {large:?}");
+    // It may take four times as long at once before this counts as worse than linear: caches end somewhere, and the machine
+    // may be busy. The budget itself is for optimised code.
+    assert!(large < ten_small * 4, "{ten_small:?} in tenths, {large:?} at once");
     if cfg!(not(debug_assertions)) {
         assert!(large <= Duration::from_millis(20), "{large:?}");
     }
