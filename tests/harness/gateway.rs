@@ -218,15 +218,8 @@ impl Gateway {
         self.log.lock().expect("log").iter().map(|line| format!("{line}\n")).collect()
     }
 
-    /// Writes a file of the manifests directory (atomically, by rename) and waits until a newer generation is in force
-    /// which has read it.
-    pub async fn apply(&self, file: &str, text: &str) {
-        let from = self.log_len();
-        self.write(file, text);
-        self.published_after(from).await;
-    }
-
-    /// Waits for a `published` line after line number `from`.
+    /// Waits for a `published` line after line number `from`. It may tell of something else than the change that one waits for,
+    /// such as an engine's model list.
     pub async fn published_after(&self, from: usize) -> Value {
         self.logged_after(from, |line| line["message"] == "published").await
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use engine::http::{Accept, Config, EngineHandle, Fault};
 use harness::bars;
 use harness::client::{self, Connection};
-use harness::fleet::{chat, engine, engines, soon, urls};
+use harness::fleet::{chat, engine, engines, soon, until, urls};
 use harness::gateway::{Gateway, Options};
 use harness::manifests::Manifest;
 use http::Method;
@@ -80,8 +80,13 @@ async fn statuses_of_an_engine_pass_through_unless_retries_are_asked_for() {
         engines.iter().for_each(|engine| engine.clear_faults());
     }
 
-    gateway.apply("manifests.yaml", &manifest("retries: {attempts: 1, statuses: [500]}")).await;
+    gateway.write("manifests.yaml", &manifest("retries: {attempts: 1, statuses: [500]}"));
     engines[0].set_fault(Some(fault(500)));
+    until("a retry", || async {
+        ask().await;
+        gateway.metric("wicketgate_retries_total").await.filter(|retries| *retries >= 1.0)
+    })
+    .await;
     for _ in 0..4 {
         let answer = ask().await;
         assert_eq!((answer.status.as_u16(), answer.engine()), (200, engines[1].name()));

@@ -112,7 +112,11 @@ async fn sessions_and_owners() {
         busy.idle().await;
     }
 
-    gateway.apply("manifests.yaml", &manifest(&[1, 2])).await;
+    gateway.write("manifests.yaml", &manifest(&[1, 2]));
+    until("two engines", || async {
+        (gateway.get("/engines").await.json().as_array()?.len() == 2).then_some(())
+    })
+    .await;
     for (session, _, owner) in OWNERS {
         assert_eq!(by_header(session).await.engine(), owner.to_string(), "{session} without node 3");
     }
