@@ -364,9 +364,12 @@ async fn send(
         [head.as_slice(), body]
     };
     let is_head = outgoing.method == Method::HEAD;
-    // To the back of the run queue: requests that came together are read together and sent together, so that engines (and
-    // whoever shares their cores) are woken once for several.
-    tokio::task::yield_now().await;
+    if !flight.streams {
+        // To the back of the run queue: requests that came together are read together and sent together, so that engines
+        // (and whoever shares their cores) are woken once for several. Not where somebody waits for the first word: behind
+        // the chunks of other streams that turn is long.
+        tokio::task::yield_now().await;
+    }
     if let Some(mut connection) = flight.worker.upstream.take_idle(&endpoint.spec, endpoint.state.slot) {
         flight.timer.set_at(deadline_ms);
         match exchange(&mut connection, request, is_head, &flight.timer).await {
