@@ -149,6 +149,10 @@ fn prompts(criterion: &mut Criterion) {
         criterion.bench_function(&format!("body scan {size}"), |bencher| {
             bencher.iter(|| scan(black_box(body.as_bytes()), Some("user")).unwrap());
         });
+        let lines = with_line_breaks(&body);
+        criterion.bench_function(&format!("body scan {size}, line breaks"), |bencher| {
+            bencher.iter(|| scan(black_box(lines.as_bytes()), Some("user")).unwrap());
+        });
         let mut hashes = PromptHashes::default();
         criterion.bench_function(&format!("prefix hash {size}"), |bencher| {
             bencher.iter(|| hash_prompt(7, black_box(&words.as_bytes()[..bytes]), &mut hashes));
@@ -167,6 +171,23 @@ fn prompts(criterion: &mut Criterion) {
             bencher.iter(|| index.learn(pool.key.0, black_box(&hashes), 1));
         });
     }
+}
+
+/// The body with an escaped line break in place of some of its spaces, 40 to 400 bytes apart in no order.
+fn with_line_breaks(body: &str) -> String {
+    let mut distances = std::iter::successors(Some(1_u32), |last| Some(last.wrapping_mul(747_796_405) + 1));
+    let mut broken = String::with_capacity(body.len());
+    let mut left = 200;
+    for char in body.chars() {
+        left -= 1;
+        if char == ' ' && left < 0 {
+            broken.push_str("\\n");
+            left = distances.next().map_or(200, |random| 40 + (random >> 16) as i32 % 360);
+        } else {
+            broken.push(char);
+        }
+    }
+    broken
 }
 
 fn picks(criterion: &mut Criterion) {

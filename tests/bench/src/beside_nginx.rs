@@ -38,18 +38,27 @@ const CHUNKS: usize = 80;
 /// Time between the last stream's start and the first one's end in which chunks are counted.
 const STREAM_WINDOW: Duration = Duration::from_millis(2_600);
 
+/// How tables call another build of the gateway.
+const OTHER: &str = "other build";
+
 /// `bench macro`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct MacroArgs {
     /// The gateway's release binary
     #[arg(long, value_name = "FILE", default_value = "target/release/wicketgate")]
     gateway: PathBuf,
+    /// Another build of the gateway, measured in the same rounds in haproxy's place
+    #[arg(long, value_name = "FILE")]
+    other: Option<PathBuf>,
     /// Rounds per proxy and case
     #[arg(long, value_name = "N", default_value_t = 5)]
     repeats: usize,
     /// Time measured per round and case, milliseconds
     #[arg(long, value_name = "MS", default_value_t = 1_500)]
     window_ms: u64,
+    /// Requests per second in the cases of whole answers, the same for every proxy; by default as many as each can answer
+    #[arg(long, value_name = "N")]
+    rate: Option<f64>,
     /// Only these cases: 1k, 16k, 128k, streams, log
     #[arg(long, value_name = "CASE", value_delimiter = ',')]
     only: Vec<String>,
@@ -103,17 +112,22 @@ async fn measure(args: &MacroArgs) -> anyhow::Result<bool> {
         let rounds = CASES[0].rounds(args, &peers).await?;
         rows.cpu("1 KiB prompt, request log on", &peers, &rounds);
     }
-    rows.print();
+    rows.print(args.third());
     Ok(spread::print_bars(&bars))
 }
 
 impl MacroArgs {
+    /// Who is measured besides the gateway and nginx.
+    fn third(&self) -> &'static str {
+        if self.other.is_some() { OTHER } else { "haproxy" }
+    }
+
     fn wants(&self, case: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == case)
     }
 }
 
-/// The gateway first, then nginx, then the others.
+/// The gateway first, then nginx, then whoever else is measured.
 async fn start(
     args: &MacroArgs,
     engines: &[std::net::SocketAddr],
@@ -123,7 +137,7 @@ async fn start(
     if log == AccessLog::On {
         flags.push("--request-log".into());
     }
-    let options = GatewayOptions {
+    let mut options = GatewayOptions {
         binary: args.gateway.clone(),
         manifest: peers::manifest(engines, &args.chain),
         policies: Vec::new(),
@@ -137,7 +151,10 @@ async fn start(
         return Ok(all);
     }
     all.push(peers::nginx(engines, PROXY_CORE, log).await?);
-    if log == AccessLog::Off {
+    if let Some(other) = &args.other {
+        options.binary = other.clone();
+        all.push(Peer { name: OTHER, ..peers::gateway(&options).await? });
+    } else if log == AccessLog::Off {
         all.extend(peers::haproxy(engines, PROXY_CORE).await?);
     }
     Ok(all)
@@ -182,7 +199,10 @@ impl Case {
     }
 
     async fn round(&self, args: &MacroArgs, peer: &Peer, prompts: &Arc<Prompts>) -> anyhow::Result<f64> {
-        let load = Closed::start(peer.address, prompts, CONNECTIONS);
+        let load = match args.rate {
+            Some(rate) => Closed::at_rate(peer.address, prompts, CONNECTIONS, rate),
+            None => Closed::start(peer.address, prompts, CONNECTIONS),
+        };
         let settle = Duration::from_millis(300);
         tokio::time::sleep(settle).await;
         let before = (peer.process.cpu_micros(), load.tally.answered.load(Relaxed));
@@ -269,13 +289,9 @@ impl Rows {
             let index = peers.iter().position(|peer| peer.name == name);
             index.map_or_else(Spread::default, |index| rounds[index].iter().copied().collect())
         };
-        let line = format!(
-            "| {title} | {} | {} | {} | {} |",
-            each("gateway"),
-            each("nginx"),
-            each("haproxy"),
-            ratios(rounds)
-        );
+        let third = peers.get(2).map_or_else(Spread::default, |peer| each(peer.name));
+        let line =
+            format!("| {title} | {} | {} | {third} | {} |", each("gateway"), each("nginx"), ratios(rounds));
         say(format_args!("{line}"));
         self.0.push(line);
     }
@@ -288,9 +304,9 @@ impl Rows {
         self.row("RSS after all that, MiB", peers, &of);
     }
 
-    fn print(&self) {
+    fn print(&self, third: &str) {
         say(format_args!(
-            "\nmin–**median**–max of the rounds\n\n| what | gateway | nginx | haproxy | gateway ÷ nginx |\n\
+            "\nmin–**median**–max of the rounds\n\n| what | gateway | nginx | {third} | gateway ÷ nginx |\n\
              | --- | --- | --- | --- | --- |"
         ));
         for line in &self.0 {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio::task::JoinSet;
 
-use crate::beside_nginx::load::{Closed, Connection};
+use crate::beside_nginx::load::{Closed, Connection, Pace};
 use crate::beside_nginx::peers::{self, GatewayOptions, Peer};
 use crate::beside_nginx::prompts::{Prompts, Shape};
 use crate::beside_nginx::spread::{self, Bar, Spread, quantile, say};
@@ -367,13 +367,10 @@ impl Open {
             known: [known(&edit.generations[0]), known(&edit.generations[1])],
         });
         let prompts = Arc::new(Prompts::render(shape()));
-        let interval = Duration::from_secs_f64(CONNECTIONS as f64 / rate);
-        let start = Instant::now();
         let mut clients = JoinSet::new();
-        for index in 0..CONNECTIONS {
-            let first = start + interval.mul_f64(index as f64 / CONNECTIONS as f64);
+        for (index, pace) in Pace::spread(rate, CONNECTIONS).into_iter().enumerate() {
             let (shared, prompts) = (Arc::clone(&shared), Arc::clone(&prompts));
-            clients.spawn(client(index, gateway.address, Pace { next: first, interval }, prompts, shared));
+            clients.spawn(client(index, gateway.address, pace, prompts, shared));
         }
         Self { shared, clients }
     }
@@ -390,27 +387,6 @@ impl Open {
             undecided: load(undecided),
             between: load(between),
         }
-    }
-}
-
-/// When a client sends.
-#[derive(Debug)]
-struct Pace {
-    next: Instant,
-    interval: Duration,
-}
-
-impl Pace {
-    /// Waits for the next turn. Returns when it was due: a client that is late counts its delay.
-    async fn turn(&mut self) -> Instant {
-        let due = self.next;
-        self.next += self.interval;
-        if Instant::now() > due {
-            return due;
-        }
-        tokio::time::sleep_until(due.into()).await;
-        // The timer's grain is not the gateway's fault.
-        Instant::now()
     }
 }
 

@@ -87,7 +87,36 @@ impl Tally {
     }
 }
 
-/// Clients that send the next request when the last is answered.
+/// When a client sends.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    next: Instant,
+    interval: Duration,
+}
+
+impl Pace {
+    /// `rate` requests a second, spread evenly over `clients`.
+    pub(crate) fn spread(rate: f64, clients: usize) -> Vec<Self> {
+        let interval = Duration::from_secs_f64(clients as f64 / rate);
+        let start = Instant::now();
+        let first = |index| start + interval.mul_f64(index as f64 / clients as f64);
+        (0..clients).map(|index| Self { next: first(index), interval }).collect()
+    }
+
+    /// Waits for the next turn. Returns when it was due: a client that is late counts its delay.
+    pub(crate) async fn turn(&mut self) -> Instant {
+        let due = self.next;
+        self.next += self.interval;
+        if Instant::now() > due {
+            return due;
+        }
+        tokio::time::sleep_until(due.into()).await;
+        // The timer's grain is not the gateway's fault.
+        Instant::now()
+    }
+}
+
+/// Clients that send the next request when the last is answered, or at a rate.
 #[derive(Debug)]
 pub(crate) struct Closed {
     /// What they have done.
@@ -96,12 +125,21 @@ pub(crate) struct Closed {
 }
 
 impl Closed {
-    /// Starts `connections` clients on the current runtime.
+    /// Starts `connections` clients on the current runtime, as fast as they are answered.
     pub(crate) fn start(target: SocketAddr, prompts: &Arc<Prompts>, connections: usize) -> Self {
+        Self::begin(target, prompts, (0..connections).map(|_| None))
+    }
+
+    /// Starts clients that together send `rate` requests a second, if they are answered that fast.
+    pub(crate) fn at_rate(target: SocketAddr, prompts: &Arc<Prompts>, connections: usize, rate: f64) -> Self {
+        Self::begin(target, prompts, Pace::spread(rate, connections).into_iter().map(Some))
+    }
+
+    fn begin(target: SocketAddr, prompts: &Arc<Prompts>, paces: impl Iterator<Item = Option<Pace>>) -> Self {
         let tally = Arc::new(Tally::default());
         let mut clients = JoinSet::new();
-        for _ in 0..connections {
-            clients.spawn(client(target, Arc::clone(prompts), Arc::clone(&tally)));
+        for pace in paces {
+            clients.spawn(client(target, Arc::clone(prompts), Arc::clone(&tally), pace));
         }
         Self { tally, clients }
     }
@@ -113,9 +151,12 @@ impl Closed {
     }
 }
 
-async fn client(target: SocketAddr, prompts: Arc<Prompts>, tally: Arc<Tally>) {
+async fn client(target: SocketAddr, prompts: Arc<Prompts>, tally: Arc<Tally>, mut pace: Option<Pace>) {
     let mut connection = None;
     while !tally.is_stopped() {
+        if let Some(pace) = &mut pace {
+            pace.turn().await;
+        }
         let Some(prompt) = prompts.take() else { return };
         let ok = match reuse_or_open(&mut connection, target).await {
             Ok(open) => open.exchange(prompt.bytes()).await.is_ok_and(|answer| answer.is_ok()),
