@@ -68,10 +68,11 @@ $(VENV)/ready: tests/requirements.txt
 	$(VENV)/bin/pip install --quiet --requirement tests/requirements.txt
 	touch $@
 
-bench: policies ## Criterion, the whole beside nginx, routing in virtual time (see docs/benchmarks.md)
-	$(CARGO) build --release --bin wicketgate --bin bench
+bench: policies ## Criterion, the image's binary beside nginx, routing in virtual time (see docs/benchmarks.md)
+	$(CARGO) build --profile dist --bin wicketgate
+	$(CARGO) build --release --bin bench
 	$(CARGO) bench --workspace --bench parts
-	target/release/bench all --gateway target/release/wicketgate
+	target/release/bench all --gateway target/dist/wicketgate
 
 manifests: ## Print the definitions into crds/ and write the copies in charts/ and deploy/
 	$(CARGO) run --quiet --bin wicketgate -- crds --out crds
