@@ -53,7 +53,7 @@ ifeq ($(TEST),)
 	$(INSIDE) $(CARGO) test --workspace --test cluster --test charts -- --test-threads=4 --skip alone::
 	$(INSIDE) $(CARGO) test --workspace --test cluster -- --test-threads=1 alone::
 else
-	$(INSIDE) $(CARGO) test --workspace --test cluster --test charts -- --test-threads=4 $(TEST)
+	$(INSIDE) $(CARGO) test --workspace --test cluster --test charts -- --test-threads=1 $(TEST)
 endif
 
 test-scale: policies ## 1,000 routes and 10,000 endpoints again, with an optimised gateway and the bars that are for one

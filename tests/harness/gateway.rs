@@ -124,6 +124,8 @@ impl Gateway {
             ("--health-probe-bind-address", "127.0.0.1:0"),
             ("--log-format", "json"),
             ("--drain-delay", "0s"),
+            // Longer than any test has patience: who ends in time has drained, and not given up.
+            ("--drain-timeout", "1h"),
         ] {
             if !options.args.iter().any(|arg| arg == flag) {
                 command.args([flag, value]);

@@ -8,9 +8,9 @@ use tokio::net::TcpStream;
 
 use crate::fleet::soon;
 
-/// Longest wait for the end of a connection: less than the 75 s after which a gateway closes any that nobody uses, or the end
-/// would say nothing.
-const CLOSED_MAX: Duration = Duration::from_secs(60);
+/// Longest wait for the end of a connection: more than the 15 s that a head may take, and less than the 30 s that a body may
+/// pause and the 75 s that a connection may be idle, or the end would say nothing.
+const CLOSED_MAX: Duration = Duration::from_secs(25);
 
 /// A connection without any protocol.
 #[derive(Debug)]

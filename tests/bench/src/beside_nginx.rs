@@ -44,7 +44,7 @@ const OTHER: &str = "other build";
 /// `bench macro`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct MacroArgs {
-    /// The gateway's release binary
+    /// The gateway's binary; docs/benchmarks.md has figures of target/dist/wicketgate
     #[arg(long, value_name = "FILE", default_value = "target/release/wicketgate")]
     gateway: PathBuf,
     /// Another build of the gateway, measured in the same rounds in haproxy's place

@@ -21,7 +21,7 @@ struct Cli {
 enum Command {
     /// Everything below, one after the other
     All {
-        /// The gateway's release binary
+        /// The gateway's binary; docs/benchmarks.md has figures of target/dist/wicketgate
         #[arg(long, value_name = "FILE", default_value = "target/release/wicketgate")]
         gateway: String,
     },

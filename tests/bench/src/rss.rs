@@ -19,7 +19,7 @@ const CONNECTIONS: usize = 64;
 /// `bench rss`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct RssArgs {
-    /// The gateway's release binary
+    /// The gateway's binary; docs/benchmarks.md has figures of target/dist/wicketgate
     #[arg(long, value_name = "FILE", default_value = "target/release/wicketgate")]
     gateway: PathBuf,
     /// Seconds between ready and the first look

@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// `bench swap`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct SwapArgs {
-    /// The gateway's release binary
+    /// The gateway's binary; docs/benchmarks.md has figures of target/dist/wicketgate
     #[arg(long, value_name = "FILE", default_value = "target/release/wicketgate")]
     gateway: PathBuf,
     /// Where the policy components are

@@ -94,6 +94,11 @@ impl FakeEngine {
         spec(&format!("http://127.0.0.1:{}", self.port))
     }
 
+    /// Forgets the questions so far, so that the next one that [`Self::asked`] sees is a new one.
+    pub(crate) fn forget(&mut self) {
+        while self.heads.try_recv().is_ok() {}
+    }
+
     /// Waits for the next request to `path`; others are skipped. Returns its head.
     pub(crate) async fn asked(&mut self, path: &str) -> String {
         loop {

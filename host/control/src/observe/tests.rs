@@ -102,6 +102,7 @@ async fn a_page_becomes_the_endpoints_numbers_and_a_broken_page_leaves_them() {
         [Script::Answer(500, "vllm:num_requests_waiting 9\n".to_owned()), Script::Raw(b"?".to_vec())]
     {
         engine.on("/metrics", broken);
+        engine.forget();
         for _ in 0..3 {
             engine.asked("/metrics").await;
         }

@@ -150,7 +150,7 @@ fn writes(place: &Place) -> Vec<audit::Request> {
         .collect()
 }
 
-/// Waits, three times as long as the bar, until every route tells its present generation and every ConfigMap has its port.
+/// Waits, twice as long as the bar, until every route tells its present generation and every ConfigMap has its port.
 async fn until_settled(place: &Place) {
     let began = Instant::now();
     loop {
@@ -165,7 +165,7 @@ async fn until_settled(place: &Place) {
         if done == ROUTES {
             return;
         }
-        assert!(began.elapsed() < 3 * settled_max(), "{done} of {ROUTES}");
+        assert!(began.elapsed() < 2 * settled_max(), "{done} of {ROUTES}");
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }
