@@ -4,10 +4,28 @@ use std::any::Any;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use domain::policy::{
     Description, Digest, EntrySpec, PolicySource, Preparation, Prepare, PrepareFailure, Prepared,
 };
+
+/// Longest wait for what must happen; only a failing test waits so long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The bar for an edit to be acted upon, median of some, and how often it is measured: a busy machine can only make it longer.
+pub(crate) const EDIT_MAX: Duration = Duration::from_millis(100);
+pub(crate) const MEASUREMENTS_MAX: usize = 5;
+
+/// Whether something comes to hold within [`PATIENCE`].
+pub(crate) async fn soon(holds: impl Fn() -> bool) -> bool {
+    let poll = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, poll).await.is_ok()
+}
 
 /// One document of a manifest file.
 pub(crate) fn document(kind: &str, name: &str, spec: &str) -> String {

@@ -91,14 +91,14 @@ async fn measure(args: &MacroArgs) -> anyhow::Result<bool> {
         }
         for case in CASES.iter().filter(|case| args.wants(case.name)) {
             let rounds = case.rounds(args, &peers).await?;
-            rows.cpu(case.title, &peers, &rounds);
+            rows.cpu(case.title, &rounds);
             bars.extend(case.bar(&rounds));
         }
         if args.wants("streams") {
             let rounds = stream_rounds(args, &peers).await?;
-            rows.cpu("SSE chunk, 512 streams", &peers, &rounds.cpu);
+            rows.cpu("SSE chunk, 512 streams", &rounds.cpu);
             bars.push(bar("CPU per SSE chunk at 512 streams, × nginx", 1.1, &ratios(&rounds.cpu)));
-            rows.first_chunk(&peers, &rounds);
+            rows.first_chunk(&rounds);
             bars.push(bar(
                 "p99 time to first chunk while 512 streams start, × nginx",
                 2.0,
@@ -110,7 +110,7 @@ async fn measure(args: &MacroArgs) -> anyhow::Result<bool> {
     if args.wants("log") {
         let peers = start(args, &engines, AccessLog::On).await?;
         let rounds = CASES[0].rounds(args, &peers).await?;
-        rows.cpu("1 KiB prompt, request log on", &peers, &rounds);
+        rows.cpu("1 KiB prompt, request log on", &rounds);
     }
     rows.print(args.third());
     Ok(spread::print_bars(&bars))
@@ -251,11 +251,11 @@ async fn stream_rounds(args: &MacroArgs, peers: &[Peer]) -> anyhow::Result<Strea
             streams.finish().await;
             let failed = streams.tally.failed.load(Relaxed);
             anyhow::ensure!(failed == 0, "{}: {failed} streams failed", peer.name);
-            let mut first = streams.first_chunk.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            first.sort_by(f64::total_cmp);
             if round == 0 {
                 continue;
             }
+            let mut first = streams.first_chunk.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            first.sort_by(f64::total_cmp);
             rounds.cpu[index].push(cpu / chunks as f64);
             rounds.p50[index].push(quantile(&first, 0.5));
             rounds.p99[index].push(quantile(&first, 0.99));
@@ -279,23 +279,19 @@ fn bar(what: &str, most: f64, got: &Spread) -> Bar {
 struct Rows(Vec<String>);
 
 impl Rows {
-    fn cpu(&mut self, title: &str, peers: &[Peer], rounds: &[Vec<f64>]) {
-        self.row(&format!("{title}: CPU, µs"), peers, rounds);
+    fn cpu(&mut self, title: &str, rounds: &[Vec<f64>]) {
+        self.row(&format!("{title}: CPU, µs"), rounds);
     }
 
-    fn first_chunk(&mut self, peers: &[Peer], rounds: &StreamRounds) {
-        self.row("time to first chunk, p50, µs", peers, &rounds.p50);
-        self.row("time to first chunk, p99, µs", peers, &rounds.p99);
+    fn first_chunk(&mut self, rounds: &StreamRounds) {
+        self.row("time to first chunk, p50, µs", &rounds.p50);
+        self.row("time to first chunk, p99, µs", &rounds.p99);
     }
 
-    fn row(&mut self, title: &str, peers: &[Peer], rounds: &[Vec<f64>]) {
-        let each = |name: &str| {
-            let index = peers.iter().position(|peer| peer.name == name);
-            index.map_or_else(Spread::default, |index| rounds[index].iter().copied().collect())
-        };
-        let third = peers.get(2).map_or_else(Spread::default, |peer| each(peer.name));
-        let line =
-            format!("| {title} | {} | {} | {third} | {} |", each("gateway"), each("nginx"), ratios(rounds));
+    fn row(&mut self, title: &str, rounds: &[Vec<f64>]) {
+        // In the order in which they were started.
+        let of = |peer: usize| -> Spread { rounds.get(peer).into_iter().flatten().copied().collect() };
+        let line = format!("| {title} | {} | {} | {} | {} |", of(0), of(1), of(2), ratios(rounds));
         say(format_args!("{line}"));
         self.0.push(line);
     }
@@ -305,7 +301,7 @@ impl Rows {
             .iter()
             .map(|peer| vec![peer.process.resident_bytes() as f64 / f64::from(1 << 20)])
             .collect();
-        self.row("RSS after all that, MiB", peers, &of);
+        self.row("RSS after all that, MiB", &of);
     }
 
     fn print(&self, third: &str) {

@@ -3,10 +3,7 @@
 use std::fs;
 
 use super::*;
-use crate::fake::{FakePrepare, file_policy, gateway, service};
-
-/// Longest wait for what must happen; only a failing test waits so long.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::fake::{FakePrepare, PATIENCE, file_policy, gateway, service};
 
 fn checked(text: &str, prepare: &FakePrepare, wait_max: Duration) -> Checked {
     let dir = tempfile::tempdir().expect("a directory");

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::fake_engine::{FakeEngine, Script};
 use super::*;
+use crate::fake::soon;
 
 struct Observed {
     publisher: Publisher,
@@ -78,16 +79,6 @@ fn models(names: &[&str]) -> String {
 
 const OFTEN: Duration = Duration::from_millis(20);
 
-/// Waits until a question was answered in time: on a busy machine the first may not be, and it is asked again.
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    let poll = async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    assert!(tokio::time::timeout(Duration::from_secs(60), poll).await.is_ok(), "never: {what}");
-}
-
 #[tokio::test]
 async fn a_page_becomes_the_endpoints_numbers_and_a_broken_page_leaves_them() {
     let mut engine = FakeEngine::start().await;
@@ -95,7 +86,8 @@ async fn a_page_becomes_the_endpoints_numbers_and_a_broken_page_leaves_them() {
     let endpoint = endpoint(engine.spec());
     let mut observed = Observed::start(OFTEN);
     observed.publish(std::slice::from_ref(&endpoint), &[]);
-    until("a reading", || endpoint.state.reading().queued.is_some()).await;
+    // On a busy machine the first answer may not be in time; it is asked again.
+    assert!(soon(|| endpoint.state.reading().queued.is_some()).await, "never: a reading");
     let reading = endpoint.state.reading();
     assert_eq!((reading.queued, reading.running, reading.kv_usage), (Some(4.0), Some(2.0), None));
     for broken in
@@ -277,6 +269,6 @@ async fn silent_engines_hold_up_neither_the_others_nor_the_end() {
         lively.asked("/metrics").await;
     }
     let state = &endpoints.last().expect("the lively one").state;
-    until("the lively one's reading", || state.reading().running == Some(1.0)).await;
+    assert!(soon(|| state.reading().running == Some(1.0)).await, "never: the lively one's reading");
     observed.end().await;
 }

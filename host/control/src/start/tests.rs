@@ -13,7 +13,9 @@ use prometheus::{Registry, TextEncoder};
 use tempfile::TempDir;
 
 use super::*;
-use crate::fake::{FakePrepare, document, file_policy, gateway, service};
+use crate::fake::{
+    EDIT_MAX, FakePrepare, MEASUREMENTS_MAX, PATIENCE, document, file_policy, gateway, service, soon,
+};
 use crate::observe::fake_engine::FakeEngine;
 
 struct Plane {
@@ -26,12 +28,6 @@ struct Plane {
     registry: Registry,
     control: Control,
 }
-
-/// Longest wait for what must happen; only a failing test waits so long.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The bar for an edit, median of some, and how often it is measured: a busy machine can only make it longer.
-const EDIT_MAX: Duration = Duration::from_millis(100);
-const MEASUREMENTS_MAX: usize = 5;
 
 /// Nobody listens there.
 const A: &str = "http://127.0.0.1:9";
@@ -290,12 +286,8 @@ async fn a_cache_is_shown_by_what_the_engines_of_its_services_say() {
     let row = |name: &str, value: &str| {
         format!("production_stack_cache_{name}{{namespace=\"default\",name=\"c\",model=\"m\"}} {value}\n")
     };
-    let shown = async {
-        while !(page().contains(&row("hit_rate", "0.3")) && page().contains(&row("entries", "60"))) {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    assert!(tokio::time::timeout(PATIENCE, shown).await.is_ok(), "{}", page());
+    let shown = || page().contains(&row("hit_rate", "0.3")) && page().contains(&row("entries", "60"));
+    assert!(soon(shown).await, "{}", page());
     assert!(!page().contains("production_stack_cache_memory_bytes"), "what engines do not say is absent");
     assert!(
         page()

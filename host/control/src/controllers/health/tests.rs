@@ -3,14 +3,11 @@
 use manifest::{Change, decode};
 
 use super::*;
-use crate::fake::{FakePrepare, document};
+use crate::fake::{FakePrepare, PATIENCE, document};
 use crate::index::Index;
 use crate::observe::fake_engine::{FakeEngine, Script, self_signed};
 use crate::publish::{Core, Input};
 use crate::source::Burst;
-
-/// Longest wait for what must happen; only a failing test waits so long.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 const CHECK: &str =
     r#""healthCheck":{"timeoutSeconds":1,"periodSeconds":1,"successThreshold":1,"failureThreshold":2}"#;

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::controllers::fake::FakeApi;
-use crate::fake::{FakePrepare, document, gateway, service};
+use crate::fake::{FakePrepare, PATIENCE, document, gateway, service};
 use crate::index::Index;
 use crate::publish::{Core, Input};
 use crate::source::Burst;
@@ -248,7 +248,7 @@ fn a_status_that_no_thread_is_free_to_compute_delays_no_end() {
         }));
         rig.both();
         looking.recv().await.expect("it looks");
-        let ended = tokio::time::timeout(Duration::from_secs(60), rig.end()).await;
+        let ended = tokio::time::timeout(PATIENCE, rig.end()).await;
         assert!(ended.is_ok(), "it waits for a thread");
     });
     drop(release);

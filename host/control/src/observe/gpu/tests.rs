@@ -13,7 +13,7 @@ use domain::signal::Signal;
 use prometheus::{Registry, TextEncoder};
 
 use super::*;
-use crate::fake::FakePrepare;
+use crate::fake::{FakePrepare, soon};
 use crate::metrics::ControllerMetrics;
 use crate::observe::fake_engine::{FakeEngine, Script, spec};
 
@@ -97,13 +97,7 @@ impl World {
     }
 
     async fn until(&self, what: &str, wanted: impl Fn(&Self) -> bool) {
-        let poll = async {
-            while !wanted(self) {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        let reached = tokio::time::timeout(PATIENCE, poll).await;
-        assert!(reached.is_ok(), "never: {what}; {:?}", self.util());
+        assert!(soon(|| wanted(self)).await, "never: {what}; {:?}", self.util());
     }
 }
 
@@ -120,8 +114,6 @@ fn page(a: &str, b: &str) -> String {
 
 /// Between two rounds. What was said is forgotten after three, which no test may take for the answer on a busy machine.
 const SHORT: Duration = Duration::from_millis(300);
-/// Longest wait for what must happen; only a failing test waits so long.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_page_fills_the_cells_and_what_it_takes_back_is_unknown() {

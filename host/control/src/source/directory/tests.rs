@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::settle::Settle;
 use super::watch::DirectorySource;
 use super::*;
+use crate::fake::{EDIT_MAX, MEASUREMENTS_MAX};
 use crate::watch::Heard;
 
 fn config_map(name: &str, value: &str) -> String {
@@ -381,18 +382,15 @@ fn a_swapped_mount_is_seen_as_one_change() {
     watched.stop();
 }
 
-/// The bar for an edit to be told, median of some; polls are a second apart.
-const EDIT_MAX: Duration = Duration::from_millis(100);
-
 #[test]
 fn an_edit_is_seen_long_before_the_next_poll() {
     let place = Place::new();
     place.write("a.yaml", &config_map("a", "0"));
     let mut watched = Watched::start(place.dir.path());
     watched.next();
-    // A busy machine can only make it longer, so one median of five is enough.
+    // Polls are a second apart.
     let mut medians = Vec::new();
-    while medians.len() < 5 && medians.last().is_none_or(|median| *median >= EDIT_MAX) {
+    while medians.len() < MEASUREMENTS_MAX && medians.last().is_none_or(|median| *median >= EDIT_MAX) {
         let mut waits = Vec::new();
         for round in 1..=10 {
             place.write("a.yaml", &config_map("a", &format!("{}.{round}", medians.len())));

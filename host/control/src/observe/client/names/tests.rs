@@ -1,16 +1,13 @@
 //! With a resolver that answers when the test lets it.
 
 use std::sync::mpsc::{Sender, channel};
-use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 
 use super::*;
-
-/// Longest wait for what must happen; only a failing test waits so long.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::fake::PATIENCE;
 
 type Found = io::Result<Vec<SocketAddr>>;
 
