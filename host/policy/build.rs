@@ -36,7 +36,11 @@ fn main() {
 fn directory() -> PathBuf {
     match env::var_os(DIRECTORY_VARIABLE) {
         Some(directory) => PathBuf::from(directory),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/policies"),
+        None => {
+            // Read when this runs: cargo keeps the compiled script when a checkout moves together with its `target`.
+            let manifest = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+            Path::new(&manifest).join("../../target/policies")
+        }
     }
 }
 
