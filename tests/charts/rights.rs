@@ -32,7 +32,7 @@ fn rights(object: &Value) -> BTreeSet<Right> {
     all
 }
 
-/// The Lease is made by who installs, so that the gateway needs no right to make any; and it goes with the release.
+/// The Lease goes with the release.
 #[test]
 fn the_lease_comes_with_the_release() {
     for objects in [
@@ -96,7 +96,9 @@ fn no_right_is_wider_than_named() {
                 "{scenario}"
             );
             if resource == "leases" {
-                assert_eq!(name, "wicketgate", "{scenario}: {verb} on the one Lease only");
+                // A right to create cannot be limited to a name.
+                let wanted = if verb == "create" { "" } else { "wicketgate" };
+                assert_eq!(name, wanted, "{scenario}: {verb} on the one Lease only");
             }
         }
     }
@@ -119,7 +121,25 @@ fn what_is_switched_on_brings_its_right_and_nothing_else() {
     }
     let without = bound(&chart(&["--set", "leaderElection.enabled=false,replicaCount=1"]));
     assert!(plain.difference(&without).all(|(_, resource, ..)| resource == "leases"));
-    assert_eq!(plain.difference(&without).count(), 2, "get and update");
+    assert_eq!(plain.difference(&without).count(), 3, "get, update and create");
+}
+
+/// A9: who installs may leave the Lease out (Argo CD does by default): the gateway may create it, in its own namespace only.
+#[test]
+fn the_gateway_may_create_its_lease_in_its_own_namespace_and_nowhere_else() {
+    for objects in [
+        chart(&[]),
+        chart(&["--set", "rbac.scope=namespace,watchNamespaces={a,b}"]),
+        overlay("base").to_vec(),
+        overlay("overlays/rkllama").to_vec(),
+    ] {
+        let of_lease = |role: &&Value| rights(role).iter().any(|(_, resource, ..)| resource == "leases");
+        assert!(of_kind(&objects, "ClusterRole").iter().all(|role| !of_lease(&role)));
+        let roles: Vec<&Value> = of_kind(&objects, "Role").into_iter().filter(of_lease).collect();
+        assert_eq!(roles.len(), 1);
+        assert!(rights(roles[0]).contains(&right("coordination.k8s.io", "leases", "create")));
+        assert_eq!(roles[0]["metadata"]["namespace"], the(&objects, "Lease")["metadata"]["namespace"]);
+    }
 }
 
 #[test]

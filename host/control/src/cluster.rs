@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::controllers::status::FaultSource;
 use crate::controllers::{self, ControllersParts};
 use crate::metrics::ControllerMetrics;
-use crate::publish::Report;
+use crate::publish::{Remarks, Report};
 use crate::source::Burst;
 use crate::source::kubernetes;
 use crate::start::stopped;
@@ -50,6 +50,8 @@ pub(crate) struct Cluster {
     pub(crate) bursts: mpsc::Sender<Burst>,
     /// What is in force, and what is wrong.
     pub(crate) reports: watch::Receiver<Report>,
+    /// Takes what the API server refuses.
+    pub(crate) remarks: mpsc::Sender<Remarks>,
     /// The snapshot in force.
     pub(crate) published: Published,
     /// Which policies failed.
@@ -65,7 +67,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Runs until `stop` turns true (or its sender is gone).
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
-        let Self { mut settings, bursts, reports, published, faults, sleeps, clock, metrics } = self;
+        let Self { mut settings, bursts, reports, remarks, published, faults, sleeps, clock, metrics } = self;
         let client = tokio::select! {
             () = stopped(&mut stop) => return,
             client = connect(&bursts) => client,
@@ -79,6 +81,7 @@ impl Cluster {
             client,
             settings,
             reports,
+            remarks,
             published,
             faults,
             sleeps,

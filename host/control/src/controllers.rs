@@ -12,7 +12,8 @@ use crate::cluster::KubernetesSettings;
 use crate::lease::{Elector, Fence, LEASE_NAME};
 use crate::metrics::ControllerMetrics;
 use crate::observe::client::Names;
-use crate::publish::Report;
+use crate::publish::{Remarks, Report};
+use crate::refusals::Refusals;
 use crate::start::stopped;
 use crate::status::Outcomes;
 
@@ -38,6 +39,8 @@ pub struct ControllersParts {
     pub settings: KubernetesSettings,
     /// What is in force, and what is wrong.
     pub reports: watch::Receiver<Report>,
+    /// Takes what the API server refuses.
+    pub remarks: mpsc::Sender<Remarks>,
     /// The snapshot in force.
     pub published: Published,
     /// Which policies failed.
@@ -61,8 +64,20 @@ impl std::fmt::Debug for ControllersParts {
 /// Runs all controllers until told to stop, on the thread of the caller. Those that write for all replicas do so while
 /// this one leads; the lease is given back after the last of them has ended.
 pub async fn run(parts: ControllersParts) {
-    let ControllersParts { client, settings, reports, published, faults, sleeps, clock, metrics, stop } =
-        parts;
+    let ControllersParts {
+        client,
+        settings,
+        reports,
+        remarks,
+        published,
+        faults,
+        sleeps,
+        clock,
+        metrics,
+        stop,
+    } = parts;
+    let refusals = Refusals::default();
+    let client = refusals.guard(client);
     let namespace = settings.namespace.clone().unwrap_or_default();
     let (leading, leads) = watch::channel(false);
     let (all_ended, elector_stop) = watch::channel(false);
@@ -71,8 +86,8 @@ pub async fn run(parts: ControllersParts) {
     let fence = Fence::default();
     let leaders =
         if settings.leader_elect { fence.guard(client.clone(), &namespace) } else { client.clone() };
-    let elector =
-        Elector::new(Api::namespaced(client.clone(), &namespace), settings.identity.as_str(), fence);
+    let leases = Api::namespaced(client.clone(), &namespace);
+    let elector = Elector::new(leases, settings.identity.as_str(), fence).reporting_to(refusals.clone());
     let election = elect(settings.leader_elect.then_some(elector), leading, elector_stop);
     let status = StatusParts {
         client: leaders.clone(),
@@ -110,6 +125,7 @@ pub async fn run(parts: ControllersParts) {
             Box::pin(config_map::run(config_maps, stop.clone())),
             Box::pin(gateway_service::run(services, stop.clone())),
             Box::pin(health::run(health, stop.clone())),
+            Box::pin(refusals.run(remarks, stop.clone())),
         );
         all_ended.send_replace(true);
     };

@@ -13,8 +13,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, PostParams};
 use tokio::sync::watch;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
 
+use crate::causes::with_causes;
+use crate::refusals::Refusals;
 use crate::start::stopped;
 
 mod fence;
@@ -33,12 +36,20 @@ pub const RETRY: Duration = Duration::from_secs(2);
 /// Longest time for giving the lease back at the end.
 pub const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Why the lease cannot be read or written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    Forbidden,
+    Failed,
+}
+
 /// One replica's part in the election.
 #[derive(Debug)]
 pub struct Elector {
     api: Api<Lease>,
     identity: String,
     fence: Fence,
+    refusals: Refusals,
     /// The lease as it was read or written last, and since when it has not changed.
     seen: Option<(Lease, Instant)>,
     tries: u64,
@@ -48,13 +59,21 @@ impl Elector {
     /// A candidate that calls itself `identity`, which is different in each replica, for the lease of `api`'s namespace. It opens
     /// `fence` while it holds the lease; `api` is not behind it.
     pub fn new(api: Api<Lease>, identity: impl Into<String>, fence: Fence) -> Self {
-        Self { api, identity: identity.into(), fence, seen: None, tries: 0 }
+        let refusals = Refusals::default();
+        Self { api, identity: identity.into(), fence, refusals, seen: None, tries: 0 }
+    }
+
+    /// Says there why the lease cannot be read or written, as long as that is so.
+    #[must_use]
+    pub fn reporting_to(self, refusals: Refusals) -> Self {
+        Self { refusals, ..self }
     }
 
     /// Takes part until `stop` turns true (or its sender is gone), then gives the lease back. `leads` says whether this
     /// replica holds it; false from the start, and before it is given back.
     pub async fn run(mut self, leads: watch::Sender<bool>, mut stop: watch::Receiver<bool>) {
         let mut renewed: Option<Instant> = None;
+        let mut trouble = None;
         loop {
             let began = Instant::now();
             let left = renewed.map_or(RENEW_DEADLINE, |at| (at + RENEW_DEADLINE).duration_since(began));
@@ -65,9 +84,9 @@ impl Elector {
             match outcome {
                 Ok(Ok(true)) => renewed = Some(began),
                 Ok(Ok(false)) => renewed = None,
-                Ok(Err(error)) => tracing::warn!(%error, "the lease cannot be read or written"),
-                Err(_) => tracing::warn!("the lease was not answered in time"),
+                Ok(Err(_)) | Err(_) => {}
             }
+            self.report(&outcome, &mut trouble);
             renewed = renewed.filter(|at| at.elapsed() < RENEW_DEADLINE);
             let deadline = renewed.map(|at| at + RENEW_DEADLINE);
             self.tell(&leads, deadline);
@@ -83,6 +102,25 @@ impl Elector {
         }
     }
 
+    /// Logs what kind of trouble there is when it begins and when it ends, and says so in a finding.
+    fn report(&self, outcome: &Result<kube::Result<bool>, Elapsed>, before: &mut Option<Trouble>) {
+        let (now, why) = match outcome {
+            Ok(Ok(_)) => (None, None),
+            // The refused right is a finding already.
+            Ok(Err(kube::Error::Api(status))) if status.code == 403 => (Some(Trouble::Forbidden), None),
+            Ok(Err(error)) => (Some(Trouble::Failed), Some(with_causes(error))),
+            Err(_) => (Some(Trouble::Failed), Some("no answer in time".to_owned())),
+        };
+        if *before != now {
+            match now {
+                Some(_) => tracing::warn!(why, "the lease cannot be read or written, trying again"),
+                None => tracing::info!("the lease can be read and written again"),
+            }
+            self.refusals.lease(why);
+        }
+        *before = now;
+    }
+
     /// Tells until when this replica leads.
     fn tell(&self, leads: &watch::Sender<bool>, until: Option<Instant>) {
         let now = until.is_some();
@@ -96,6 +134,10 @@ impl Elector {
     /// One try to hold the lease. `Ok(false)`: somebody else holds it, or was quicker.
     async fn try_once(&mut self) -> kube::Result<bool> {
         let Some(lease) = self.api.get_opt(LEASE_NAME).await? else {
+            if self.is_held_elsewhere() {
+                // Its holder makes it anew. If this replica did, both would believe that they lead.
+                return Ok(false);
+            }
             let fresh = Lease {
                 metadata: ObjectMeta { name: Some(LEASE_NAME.into()), ..ObjectMeta::default() },
                 spec: Some(self.taken(&LeaseSpec::default())),
@@ -109,14 +151,20 @@ impl Elector {
         };
         self.seen = Some((lease.clone(), since));
         let holder = spec.holder_identity.as_deref().unwrap_or_default();
-        let lasts = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-        let lasts = lasts.map_or(LEASE_DURATION, Duration::from_secs);
-        let is_free = holder.is_empty() || since.elapsed() >= lasts;
+        let is_free = holder.is_empty() || since.elapsed() >= duration(Some(&spec));
         if holder != self.identity && !is_free {
             return Ok(false);
         }
         let next = if holder == self.identity { self.renewed(&spec) } else { self.taken(&spec) };
         self.write(Lease { spec: Some(next), ..lease }, false).await
+    }
+
+    /// Whether the lease as it was seen last belongs to another replica and has not run out.
+    fn is_held_elsewhere(&self) -> bool {
+        let Some((lease, since)) = &self.seen else { return false };
+        let spec = lease.spec.as_ref();
+        let holder = spec.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
+        !holder.is_empty() && holder != self.identity && since.elapsed() < duration(spec)
     }
 
     /// Writes over the version that was read. A conflict means that somebody else was quicker.
@@ -181,6 +229,12 @@ impl Elector {
         (&self.identity, self.tries).hash(&mut hasher);
         RETRY + RETRY / 5 * (hasher.finish() % 1_000) as u32 / 1_000
     }
+}
+
+/// How long a lease lasts after its last renewal.
+fn duration(spec: Option<&LeaseSpec>) -> Duration {
+    let seconds = spec.and_then(|spec| u64::try_from(spec.lease_duration_seconds?).ok());
+    seconds.map_or(LEASE_DURATION, Duration::from_secs)
 }
 
 #[cfg(test)]

@@ -67,6 +67,16 @@ pub struct PolicyState {
     pub preparation: Arc<Preparation>,
 }
 
+/// What a part beside the sources found wrong: with engines, or with what the API server refuses. It changes nothing that is
+/// in force, and is neither status nor a reason to be unready.
+#[derive(Debug)]
+pub struct Remarks {
+    /// Which part; its findings replace those of its previous remarks.
+    pub source: &'static str,
+    /// Everything that is wrong there now. The part bounds them.
+    pub findings: Vec<Finding>,
+}
+
 /// Something that happened outside.
 #[derive(Debug)]
 pub enum Input {
@@ -76,6 +86,8 @@ pub enum Input {
     Models(ObservedModels),
     /// A policy has finished preparing, or the file of one has changed.
     Policies,
+    /// A part beside the sources has other findings.
+    Remarks(Remarks),
 }
 
 /// Turns inputs into snapshots.
@@ -84,6 +96,7 @@ pub struct Core {
     index: Index,
     assembler: Assembler,
     sources: BTreeMap<&'static str, Vec<Finding>>,
+    remarks: BTreeMap<&'static str, Vec<Finding>>,
     troubles: Vec<PolicyTrouble>,
     policies: BTreeMap<ObjectName, PolicyState>,
     bursts: u64,
@@ -96,6 +109,7 @@ impl Core {
             index,
             assembler: Assembler::default(),
             sources: BTreeMap::new(),
+            remarks: BTreeMap::new(),
             troubles: Vec::new(),
             policies: BTreeMap::new(),
             bursts: 0,
@@ -124,6 +138,9 @@ impl Core {
                 }
                 Input::Models(list) => relower |= self.index.observe(list),
                 Input::Policies => rebuild = true,
+                Input::Remarks(Remarks { source, findings }) => {
+                    self.remarks.insert(source, findings);
+                }
             }
         }
         if relower {
@@ -220,7 +237,8 @@ impl Core {
 
     /// Everything that is wrong now, worst first, then by place.
     pub fn findings(&self) -> Vec<Finding> {
-        let mut findings: Vec<Finding> = self.sources.values().flatten().cloned().collect();
+        let parts = self.sources.values().chain(self.remarks.values());
+        let mut findings: Vec<Finding> = parts.flatten().cloned().collect();
         findings.extend_from_slice(self.index.findings());
         let troubles_from = findings.len();
         // A policy that is not there at all is found where it is named, with the remedy.

@@ -19,7 +19,7 @@ use crate::index::Index;
 use crate::metrics::{CacheSource, ControllerMetrics};
 use crate::observe::gpu::GpuObserver;
 use crate::observe::{Cards, GpuSettings, ObserveSettings, Observer};
-use crate::publish::run::{CHANGED_PODS_MAX, LISTS_MAX, Shell};
+use crate::publish::run::{CHANGED_PODS_MAX, LISTS_MAX, REMARKS_MAX, Shell};
 use crate::publish::{Core, ForgetSlots, Report};
 use crate::source::BURSTS_MAX;
 use crate::source::directory::watch::DirectorySource;
@@ -125,6 +125,7 @@ pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
     let (bursts_in, bursts) = mpsc::channel(BURSTS_MAX);
     let (lists_in, lists) = mpsc::channel(LISTS_MAX);
     let (pods_in, pods) = mpsc::channel(CHANGED_PODS_MAX);
+    let (remarks_in, remarks) = mpsc::channel(REMARKS_MAX);
     let (cards_in, cards) = watch::channel(Arc::default());
     let shell = Shell {
         core: Core::new(settings.source.index(settings.index)),
@@ -135,6 +136,7 @@ pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
         first_wait_max: settings.first_wait_max,
         bursts,
         lists,
+        remarks,
         changed_pods: pods_in,
         reports: report,
         metrics: metrics.clone(),
@@ -175,6 +177,7 @@ pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
                 settings: cluster,
                 bursts: bursts_in,
                 reports: reports.clone(),
+                remarks: remarks_in,
                 published,
                 faults,
                 sleeps,

@@ -61,6 +61,8 @@ async fn every_right_of_the_chart_is_used_and_none_is_missing() {
     place.apply(&routing_manifests("llama", "llama", "service: {enabled: true},")).await;
     let gateway = Start::at(&place).args(&["--engine-control", "--leader-elect"]).ready().await;
     place.condition("InferenceGateway", "gw", "Ready", "True").await;
+    // A Lease that is deleted is made anew.
+    place.delete("Lease", "wicketgate").await;
     // Older gateways of the samples route the model, too: this one is named by the path.
     let path = format!("/gateways/{}/gw", place.namespace);
     let answer = gateway.post(&format!("{path}/v1/chat/completions"), &chat("llama", "hello")).await;
@@ -97,6 +99,38 @@ async fn every_right_of_the_chart_is_used_and_none_is_missing() {
     assert!(unused.is_empty(), "granted and not used: {unused:?}");
     let refused: Vec<_> = audit::of(&place).into_iter().filter(|request| request.code == 403).collect();
     assert!(refused.is_empty(), "{refused:?}");
+}
+
+/// A9: the Lease was left out and the right to create one is missing: no replica leads, and `/findings` says why. With the
+/// right the Lease is there, and the finding gone.
+#[tokio::test]
+async fn a_missing_lease_is_made_and_a_refused_right_to_make_it_is_found() {
+    let place = Place::new("rights-lease").await;
+    let gateway = Start::at(&place).args(&["--leader-elect"]).ready().await;
+    let role = |more: &[Value]| {
+        let group = "coordination.k8s.io";
+        let named = json!({"apiGroups": [group], "resources": ["leases"], "resourceNames": ["wicketgate"],
+                           "verbs": ["get", "update"]});
+        let rules: Vec<Value> = [&[named], more].concat();
+        json!({"rules": rules})
+    };
+    place.patch("Role", "wicketgate-leader-election", role(&[])).await;
+    place.delete("Lease", "wicketgate").await;
+    let refused = async || {
+        let page = gateway.admin_page("/findings").await.json();
+        let findings = page["findings"].as_array().cloned().unwrap_or_default();
+        let words = "create leases (coordination.k8s.io)";
+        findings
+            .into_iter()
+            .find(|finding| finding["message"].as_str().is_some_and(|text| text.contains(words)))
+    };
+    let finding = until("the refusal", &refused).await;
+    assert_eq!(finding["reason"], "Forbidden");
+    let may = json!({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]});
+    place.patch("Role", "wicketgate-leader-election", role(&[may])).await;
+    let holder = |lease: &DynamicObject| lease.data["spec"]["holderIdentity"].as_str().map(str::to_owned);
+    place.until("Lease", "wicketgate", holder).await;
+    until("no refusal", || async { refused().await.is_none().then_some(()) }).await;
 }
 
 /// Bar: what the role does not have, the API server refuses to the gateway's own token.

@@ -80,7 +80,6 @@ pub(super) async fn run(
 ) {
     let reporter = Reporter { controller: REPORTER.into(), instance: Some(identity) };
     let recorder = Recorder::new(client, reporter);
-    let mut is_refused = false;
     loop {
         let note = tokio::select! {
             () = stopped(&mut stop) => return,
@@ -95,13 +94,7 @@ pub(super) async fn run(
             published = timeout(EVENT_TIMEOUT, recorder.publish(&event, &reference)) => published,
         };
         match published {
-            Ok(Ok(())) => is_refused = false,
-            Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
-                if !std::mem::replace(&mut is_refused, true) {
-                    let error = &status.message;
-                    tracing::warn!(%error, "events are not published; allow create and patch of events.k8s.io events");
-                }
-            }
+            Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "an event is lost"),
             Err(_) => tracing::debug!("an event is lost: the API server does not answer"),
         }

@@ -257,7 +257,7 @@ fn pause(times: u32, error: &WriteError) -> Duration {
     let (first, longest) = RETRY;
     match error {
         // Nobody mends rights or a schema within seconds.
-        WriteError::Refused(_) => longest,
+        WriteError::Forbidden(_) | WriteError::Refused(_) => longest,
         WriteError::Gone | WriteError::Failed(_) => {
             first.saturating_mul(1 << times.saturating_sub(1).min(10)).min(longest)
         }
@@ -267,6 +267,8 @@ fn pause(times: u32, error: &WriteError) -> Duration {
 fn warn(key: &ObjectKey, times: u32, error: &WriteError) {
     match error {
         WriteError::Gone => tracing::debug!(object = %key, "the object is gone, or another has its name"),
+        // A refused right is found, and logged, once for all objects.
+        WriteError::Forbidden(_) => tracing::debug!(object = %key, times, %error, "status is not written"),
         _ if times > 1 => tracing::debug!(object = %key, times, %error, "status is not written"),
         _ => tracing::warn!(object = %key, %error, "status is not written, trying again"),
     }

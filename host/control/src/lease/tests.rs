@@ -212,3 +212,60 @@ async fn at_the_end_the_lease_is_given_back_and_only_by_its_holder() {
     rig.stop.send_replace(true);
     rig.task.await.expect("an end without a write");
 }
+
+/// A9: a lease that is deleted under its holder is made anew by the holder; the others wait for as long as it lasted.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_deleted_under_another_holder_is_not_taken_before_it_has_run_out() {
+    let mut rig = start();
+    let held = Instant::now();
+    assert_eq!(rig.next(Some(lease("other", 1))).await.0, Method::GET);
+    loop {
+        let (method, _) = rig.next(Some(failure(404))).await;
+        assert_eq!(method, Method::GET);
+        if held.elapsed() >= LEASE_DURATION {
+            break;
+        }
+        assert!(!*rig.leads.borrow());
+    }
+    assert_eq!(rig.next(None).await.0, Method::POST);
+    rig.becomes(true).await;
+}
+
+/// A9: a Lease that cannot be made, read or written is told once when that begins and once when it ends.
+#[tokio::test(start_paused = true)]
+async fn trouble_with_the_lease_is_a_finding_until_it_is_over() {
+    let (service, api) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+    let refusals = Refusals::default();
+    let client = refusals.guard(Client::new(service, "ns"));
+    let elector = Elector::new(Api::namespaced(client, "ns"), "me", Fence::default());
+    let elector = elector.reporting_to(refusals.clone());
+    let (leading, leads) = watch::channel(false);
+    let (stop, stopped) = watch::channel(false);
+    let (remarks_in, mut remarks) = tokio::sync::mpsc::channel(8);
+    tokio::spawn(refusals.run(remarks_in, stopped.clone()));
+    let task = tokio::spawn(elector.run(leading, stopped));
+    let mut rig = Rig { api, leads, fence: Fence::default(), stop, task };
+    let mut said = async || {
+        let findings = remarks.recv().await.expect("it runs").findings;
+        findings.into_iter().map(|finding| (finding.reason, finding.message)).collect::<Vec<_>>()
+    };
+    for _ in 0..2 {
+        rig.next(Some(failure(404))).await;
+        assert_eq!(rig.next(Some(failure(403))).await.0, Method::POST);
+    }
+    let first = said().await;
+    assert_eq!(first.len(), 1, "{first:?}");
+    assert!(first[0].0 == "Forbidden" && first[0].1.contains("create leases"), "{first:?}");
+    assert!(first[0].1.contains("no replica leads"), "{first:?}");
+
+    rig.next(Some(failure(404))).await;
+    rig.next(None).await;
+    rig.becomes(true).await;
+    assert_eq!(said().await, [], "nothing was said in between");
+    rig.next(Some(failure(503))).await;
+    let now = said().await;
+    assert!(now.len() == 1 && now[0].0 == "LeaseFailed", "{now:?}");
+    rig.renew(2).await;
+    assert_eq!(said().await, []);
+    rig.stop.send_replace(true);
+}

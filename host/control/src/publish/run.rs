@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::policy_files::PolicyFiles;
-use super::{Core, Input, Report};
+use super::{Core, Input, Remarks, Report};
 use crate::metrics::{CONFIGURATION, ControllerMetrics, Reconciled};
 use crate::observe::ObservedModels;
 use crate::source::Burst;
@@ -27,6 +27,8 @@ use crate::watch::POLL_INTERVAL;
 
 /// Model lists that may wait to be taken over.
 pub(crate) const LISTS_MAX: usize = 256;
+/// Remarks of other parts that may wait to be taken over.
+pub(crate) const REMARKS_MAX: usize = 16;
 /// Notes about changed pods that may wait for the observer.
 pub(crate) const CHANGED_PODS_MAX: usize = 64;
 /// Inputs taken over in one go.
@@ -55,6 +57,8 @@ pub(crate) struct Shell {
     pub(crate) bursts: mpsc::Receiver<Burst>,
     /// From the observer.
     pub(crate) lists: mpsc::Receiver<ObservedModels>,
+    /// From other parts: what is wrong there.
+    pub(crate) remarks: mpsc::Receiver<Remarks>,
     /// To the observer: pods that say something else than before.
     pub(crate) changed_pods: mpsc::Sender<Vec<ObjectName>>,
     /// To everybody who wants to know.
@@ -88,6 +92,7 @@ impl Shell {
                 () = stopped(&mut stop) => return,
                 Some(burst) = self.bursts.recv() => inputs.push(Input::Burst(burst)),
                 Some(list) = self.lists.recv() => inputs.push(Input::Models(list)),
+                Some(remarks) = self.remarks.recv() => inputs.push(Input::Remarks(remarks)),
                 () = prepared.notified() => inputs.push(Input::Policies),
                 () = file_heard.notified() => {
                     tokio::time::sleep(POLICY_FILE_QUIET).await;
@@ -142,6 +147,11 @@ impl Shell {
             && let Ok(list) = self.lists.try_recv()
         {
             inputs.push(Input::Models(list));
+        }
+        while inputs.len() < INPUTS_MAX
+            && let Ok(remarks) = self.remarks.try_recv()
+        {
+            inputs.push(Input::Remarks(remarks));
         }
     }
 
@@ -203,7 +213,7 @@ impl Shell {
 fn changed_pods(inputs: &[Input]) -> Vec<ObjectName> {
     let changes = inputs.iter().flat_map(|input| match input {
         Input::Burst(burst) => burst.changes.as_slice(),
-        Input::Models(_) | Input::Policies => &[],
+        Input::Models(_) | Input::Policies | Input::Remarks(_) => &[],
     });
     let pods = changes.filter_map(|change| match change {
         Change::Applied(object) if object.kind() == Kind::Pod => Some(object.key().name),

@@ -31,7 +31,10 @@ pub(super) enum WriteError {
     /// The object is gone, or another one has its name.
     #[error("the object is gone")]
     Gone,
-    /// We may not, or it does not fit the schema.
+    /// The right is missing.
+    #[error("forbidden: {0}")]
+    Forbidden(String),
+    /// It does not fit the schema, or the account is not known.
     #[error("refused: {0}")]
     Refused(String),
     /// Anything else; worth another try.
@@ -48,7 +51,8 @@ pub(super) async fn write(client: Client, told: Told) -> Ended {
         }
         Ok(Err(kube::Error::Api(status))) => Err(match status.code {
             404 | 409 => WriteError::Gone,
-            400 | 401 | 403 | 405 | 422 => WriteError::Refused(status.message.clone()),
+            403 => WriteError::Forbidden(status.message.clone()),
+            400 | 401 | 405 | 422 => WriteError::Refused(status.message.clone()),
             _ => WriteError::Failed(status.message.clone()),
         }),
         Ok(Err(error)) => Err(WriteError::Failed(error.to_string())),
