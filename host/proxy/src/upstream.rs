@@ -18,7 +18,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use domain::endpoint::{EndpointSpec, EngineTls};
+use domain::endpoint::{EndpointSpec, EngineAuth, EngineTls};
 
 pub(crate) use codec::{AnswerHead, Framing, Piece};
 pub(crate) use connect::ConnectError;
@@ -42,8 +42,27 @@ pub(crate) struct Connection {
     pub(crate) buffer: BytesMut,
     /// Slot of the endpoint it leads to.
     pub(crate) slot: u32,
-    /// Whom its endpoint trusted when it was made.
+    /// What the service that it was opened for says about its engines.
+    access: Access,
+}
+
+/// Credentials and trust of one service. Services that name the same URL share idle connections only where both are equal:
+/// bytes that one service's requests leave behind on a connection must never be read as an answer to another's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Access {
+    auth: Option<Arc<EngineAuth>>,
     tls: Option<Arc<EngineTls>>,
+}
+
+impl Access {
+    fn of(spec: &EndpointSpec) -> Self {
+        Self { auth: spec.auth.clone(), tls: spec.tls.clone() }
+    }
+
+    /// Whether a request of `spec` may use the connection. Compares pointers first.
+    fn is_of(&self, spec: &EndpointSpec) -> bool {
+        self.auth == spec.auth && self.tls == spec.tls
+    }
 }
 
 /// One worker's connections to all endpoints.
@@ -66,12 +85,14 @@ impl Upstream {
         Self { clock, idle: RefCell::default(), tls: RefCell::default() }
     }
 
-    /// The idle connection to `slot` that was used last, if one is alive and `spec` still trusts whom it was made with.
+    /// The idle connection to `slot` that was used last, if one is alive and was opened with the credentials and the trust
+    /// of `spec`. Connections of other services stay where they are.
     pub(crate) fn take_idle(&self, spec: &EndpointSpec, slot: u32) -> Option<Connection> {
         let mut all = self.idle.borrow_mut();
         let idle = all.get_mut(&slot)?;
-        while let Some(Idle { mut connection, since_ms }) = idle.pop() {
-            if connection.tls == spec.tls && self.is_fresh(since_ms) && is_quiet(&mut connection) {
+        while let Some(last) = idle.iter().rposition(|idle| idle.connection.access.is_of(spec)) {
+            let Idle { mut connection, since_ms } = idle.remove(last);
+            if self.is_fresh(since_ms) && is_quiet(&mut connection) {
                 return Some(connection);
             }
         }
@@ -95,7 +116,7 @@ impl Upstream {
         };
         // Boxed: connecting is rare, and its state would make every request's larger.
         let stream = Box::pin(connect::connect(&spec.target, config, timer)).await?;
-        Ok(Connection { stream, buffer: BytesMut::new(), slot, tls: spec.tls.clone() })
+        Ok(Connection { stream, buffer: BytesMut::new(), slot, access: Access::of(spec) })
     }
 
     /// Takes back a connection whose last answer was read to its end.
