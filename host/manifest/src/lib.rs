@@ -13,5 +13,5 @@ pub mod object;
 
 pub use bundle::{Bundle, Change, ListedModel};
 pub use decode::{Decoded, decode, decode_object};
-pub use lower::{LowerOptions, Lowered, ServiceDraft, lower, parse_base_url};
+pub use lower::{LowerOptions, Lowered, ServiceDraft, lower, parse_base_url, parse_engine_url};
 pub use object::{Body, Kind, Object, ObjectKey, Source};

@@ -34,7 +34,7 @@ use backend::PodIndex;
 use report::{About, Report};
 
 pub use service::ServiceDraft;
-pub use url::parse as parse_base_url;
+pub use url::{parse as parse_base_url, parse_engine as parse_engine_url};
 
 /// Most findings of one lowering; further ones are dropped.
 pub const FINDINGS_MAX: usize = 10_000;

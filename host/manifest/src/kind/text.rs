@@ -1,11 +1,16 @@
 //! Texts with a grammar: durations and amounts of memory.
 
 use std::borrow::Cow;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+/// Longest DNS name, bytes.
+const DNS_NAME_BYTES_MAX: usize = 253;
+/// Longest label of one, bytes.
+const DNS_LABEL_BYTES_MAX: usize = 63;
 /// Pattern of a duration, as in the Gateway API.
 pub const DURATION_PATTERN: &str = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$";
 /// Pattern of an amount of memory.
@@ -70,6 +75,32 @@ impl Memory {
         }
         self.0[..digits].parse::<u64>().ok()?.checked_mul(factor)
     }
+}
+
+/// Whether `text` is a lower-case DNS name as Kubernetes has it (RFC 1123): labels of letters, digits and inner hyphens, at
+/// most 63 characters each and 253 in all, with dots between.
+pub(crate) fn is_dns_name(text: &str) -> bool {
+    text.len() <= DNS_NAME_BYTES_MAX && text.split('.').all(is_dns_label)
+}
+
+/// Whether `text` is one label of such a name.
+pub(crate) fn is_dns_label(text: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=DNS_LABEL_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(is_inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// Whether a host of a URL, other than an IPv6 address, can be one: an IPv4 address or a DNS name, in any case. Underscores
+/// are taken, as names of container networks have them.
+pub(crate) fn is_host(text: &str) -> bool {
+    let host = text.strip_suffix('.').unwrap_or(text);
+    let plain = host.to_ascii_lowercase().replace('_', "x");
+    let last = plain.rsplit('.').next().unwrap_or_default();
+    // What ends in a number is read as an address by every resolver, be it one or not.
+    let is_number = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
+    if is_number { host.parse::<Ipv4Addr>().is_ok() } else { is_dns_name(&plain) }
 }
 
 /// Whether `text` matches one of our patterns. `None`: no such pattern is known.

@@ -340,7 +340,7 @@ impl<'a> Lowering<'a> {
         let mut found = Found::new(object.urls.len(), false);
         for (index, entry) in object.urls.iter().enumerate() {
             let field = format!("spec.backendRef.urls[{index}]");
-            match url::parse(entry.url()) {
+            match url::parse_engine(entry.url()) {
                 Ok((url, target)) => {
                     if entry.weight() == 0 {
                         let message = "a weight of 0 counts as 1";
@@ -366,7 +366,7 @@ impl<'a> Lowering<'a> {
                     }
                 }
                 Err(why) => {
-                    let message = format!("{:?} is no base URL: {why}", entry.url());
+                    let message = format!("{:?} is not a base URL: {why}", entry.url());
                     let remedy = "write one such as http://10.0.0.1:8000";
                     self.report.error(self.bundle, about, &field, "InvalidUrl", message, remedy);
                 }

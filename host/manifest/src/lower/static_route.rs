@@ -109,13 +109,13 @@ impl<'a> Lowering<'a> {
                 continue;
             }
             let endpoints = found.entry(ModelName::from(model)).or_default();
-            match url::parse(backend) {
+            match url::parse_engine(backend) {
                 Ok((url, target)) => match endpoints.iter_mut().find(|known| known.id.url == url) {
                     Some(known) => known.weight += 1,
                     None => endpoints.push(self.static_endpoint(url, target, 1, &Engine::default())),
                 },
                 Err(why) => {
-                    let message = format!("{backend:?} is no base URL: {why}");
+                    let message = format!("{backend:?} is not a base URL: {why}");
                     let remedy = "write one such as http://10.0.0.1:8000";
                     self.report.error(
                         self.bundle,

@@ -5,9 +5,31 @@ use std::sync::Arc;
 use domain::endpoint::Target;
 
 use crate::bundle::facts::authority;
+use crate::kind::text::is_host;
 
 /// Longest URL that is taken, bytes.
 pub(crate) const URL_BYTES_MAX: usize = 2_048;
+
+/// Paths that OpenAI clients put behind a base URL of theirs.
+const API_PATHS: [&str; 6] =
+    ["chat/completions", "completions", "embeddings", "models", "responses", "messages"];
+
+/// Reads the base URL of an engine as [`parse`] does, and takes it as OpenAI clients write it too: a `/v1` at the end of the
+/// path is left out, since every path that is asked there has its own.
+///
+/// # Errors
+/// Why it is not one, for people; among others, if it is the URL of one API call.
+pub fn parse_engine(text: &str) -> Result<(Arc<str>, Target), &'static str> {
+    let (url, target) = parse(text)?;
+    let path = &*target.base_path;
+    if API_PATHS.iter().any(|api| path.strip_suffix(api).is_some_and(|base| base.ends_with("/v1/"))) {
+        return Err("it is the URL of one API call; leave out its path from /v1 on");
+    }
+    let Some(base) = path.strip_suffix("/v1") else { return Ok((url, target)) };
+    let base = base.trim_end_matches('/');
+    let url = &url[..url.len() - (path.len() - base.len())];
+    Ok((url.into(), Target { base_path: base.into(), ..target }))
+}
 
 /// Reads a base URL: `http` or `https`, a host, perhaps a port and a path; no user, query or fragment. Returns it without
 /// trailing slashes, host and scheme in lower case, together with its parts.
@@ -37,6 +59,12 @@ pub fn parse(text: &str) -> Result<(Arc<str>, Target), &'static str> {
     }
     let (host, port) = host_and_port(place, if tls { 443 } else { 80 })?;
     let host = host.to_ascii_lowercase();
+    if host.contains(['$', '{', '}', '<', '>', '%']) {
+        return Err("its host holds a placeholder that was not filled in");
+    }
+    if !host.contains(':') && !is_host(&host) {
+        return Err("its host is neither a DNS name nor an IP address");
+    }
     let path = path.trim_end_matches('/');
     let is_default = port == if tls { 443 } else { 80 };
     let with_port = authority(&host, port);
@@ -69,6 +97,9 @@ fn host_and_port(place: &str, default: u16) -> Result<(&str, u16), &'static str>
         Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
             digits.parse().ok().filter(|port| *port > 0).ok_or("its port is not one from 1 to 65535")?
         }
+        Some(_) if rest.contains(['$', '{', '<']) => {
+            return Err("its port holds a placeholder that was not filled in");
+        }
         Some(_) => return Err("its port is not one from 1 to 65535"),
     };
     Ok((host, port))
@@ -86,6 +117,15 @@ mod tests {
             ("https://api.example", "https://api.example", "api.example", 443, "", "api.example"),
             ("http://[fd00::1]:9/x", "http://[fd00::1]:9/x", "fd00::1", 9, "/x", "[fd00::1]:9"),
             ("http://[fd00::1]", "http://[fd00::1]", "fd00::1", 80, "", "[fd00::1]"),
+            (
+                "http://vllm_engine:8000",
+                "http://vllm_engine:8000",
+                "vllm_engine",
+                8000,
+                "",
+                "vllm_engine:8000",
+            ),
+            ("http://e.ns.svc.:1", "http://e.ns.svc.:1", "e.ns.svc.", 1, "", "e.ns.svc.:1"),
             (" http://a:80 ", "http://a", "a", 80, "", "a"),
         ] {
             let (found, target) = parse(text).expect(text);
@@ -120,6 +160,63 @@ mod tests {
             "http://a\r\nb",
         ] {
             assert!(parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    /// N4: what can never be a host is refused, a placeholder above all.
+    #[test]
+    fn hosts_that_cannot_be_are_refused() {
+        for text in [
+            "http://${ENGINE}:8000",
+            "http://$ENGINE:8000",
+            "http://{{ .Values.host }}:8000",
+            "http://{{host}}:8000",
+            "http://<host>:8000",
+            "http://%ENGINE%:8000",
+            "http://engine:${PORT}",
+            "http://-a:1",
+            "http://a-:1",
+            "http://a..b:1",
+            "http://.a:1",
+            "http://a,b:1",
+            "http://a;b:1",
+            "http://a*:1",
+            "http://*:1",
+            "http://a!:1",
+            "http://'a':1",
+            "http://10.0.0.256:1",
+            "http://10.0.0:1",
+            "http://1.2.3.4.5:1",
+            "http://12345:1",
+            "http://0x7f.1:1",
+            "http://fd00::1",
+        ] {
+            assert!(parse(text).is_err(), "{text:?}");
+        }
+        let long = "a".repeat(64);
+        assert!(parse(&format!("http://{long}:1")).is_err());
+        assert!(parse(&format!("http://{}:1", vec!["abcdefgh"; 29].join("."))).is_err());
+    }
+
+    /// B4: a base URL as OpenAI clients have it means the same engine as without `/v1`.
+    #[test]
+    fn a_base_url_that_ends_in_v1_is_the_engines_own() {
+        for (text, url, path) in [
+            ("http://a:8000/v1", "http://a:8000", ""),
+            ("http://a:8000/v1/", "http://a:8000", ""),
+            ("https://api.example/openai/v1", "https://api.example/openai", "/openai"),
+            ("http://[fd00::1]/v1", "http://[fd00::1]", ""),
+            ("http://a:8000/v1beta", "http://a:8000/v1beta", "/v1beta"),
+            ("http://a:8000/xv1", "http://a:8000/xv1", "/xv1"),
+            ("http://a:8000", "http://a:8000", ""),
+        ] {
+            let (found, target) = parse_engine(text).expect(text);
+            assert_eq!((&*found, &*target.base_path), (url, path), "{text}");
+        }
+        for text in
+            ["http://a:8000/v1/chat/completions", "http://a/openai/v1/embeddings/", "http://a/v1/models"]
+        {
+            assert!(parse_engine(text).is_err(), "{text}");
         }
     }
 }

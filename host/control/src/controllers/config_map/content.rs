@@ -27,8 +27,8 @@ pub(super) fn content(spec: &StaticRouteSpec) -> (String, String) {
     let config = RouterConfig {
         service_discovery: "static",
         routing_logic,
-        static_backends: &trimmed(&spec.static_backends),
-        static_models: &trimmed(&spec.static_models),
+        static_backends: &trimmed(&spec.static_backends, without_v1),
+        static_models: &trimmed(&spec.static_models, |model| model),
         session_key: (routing_logic == "session").then_some(SESSION_KEY),
     };
     // Texts only, which always have a JSON form.
@@ -36,8 +36,13 @@ pub(super) fn content(spec: &StaticRouteSpec) -> (String, String) {
 }
 
 /// The same list without blanks around its entries, which that router would take as part of them.
-fn trimmed(list: &str) -> String {
-    list.split(',').map(str::trim).collect::<Vec<_>>().join(",")
+fn trimmed(list: &str, part: fn(&str) -> &str) -> String {
+    list.split(',').map(|entry| part(entry.trim())).collect::<Vec<_>>().join(",")
+}
+
+/// A base URL as that router wants it, which puts `/v1` behind it.
+fn without_v1(url: &str) -> &str {
+    url.trim_end_matches('/').strip_suffix("/v1").unwrap_or(url)
 }
 
 /// That router's word for a logic. What it does not know becomes its default.

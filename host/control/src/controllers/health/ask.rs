@@ -6,7 +6,7 @@ use std::time::Duration;
 use domain::endpoint::Target;
 use domain::name::ObjectName;
 use manifest::bundle::facts::ServiceFacts;
-use manifest::parse_base_url;
+use manifest::parse_engine_url;
 use tokio::time::timeout;
 
 use super::Subject;
@@ -31,7 +31,7 @@ pub(super) enum Answer {
 pub(super) async fn ask(subject: &Subject, limit: Duration, facts: &Facts, access: &Access) -> Answer {
     let asked = async {
         match subject {
-            Subject::Backend(url) => match parse_base_url(url) {
+            Subject::Backend(url) => match parse_engine_url(url) {
                 Ok((_, target)) => backend(Door { target, address: None }, access).await,
                 Err(why) => Answer::Ill(why.to_owned()),
             },
