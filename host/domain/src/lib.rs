@@ -11,6 +11,7 @@ pub mod draft;
 pub mod endpoint;
 pub mod failure;
 pub mod finding;
+pub mod header;
 pub mod image;
 pub mod load;
 pub mod name;

@@ -205,6 +205,11 @@ async fn what_schema_and_rules_can_say_is_refused_at_the_door() {
             "exclude each other",
         ),
         (
+            "InferenceService",
+            "modelName: m, backendRef: b, auth: {secretRef: {name: s, key: k}, header: Transfer_Encoding}",
+            "header is one that only the gateway writes",
+        ),
+        (
             "SpeculativeDecoding",
             "draftModel: a, targetModel: b, numSpeculativeTokens: 0",
             "numSpeculativeTokens",

@@ -144,10 +144,16 @@ impl JsonSchema for NlpFilters {
 /// Credentials for the engines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(self.header) || !self.header.lowerAscii().replace('_', '-').matches('^(accept-encoding|connection|content-.*|cookie|date|expect|forwarded|host|http2-settings|keep-alive|max-forwards|proxy-.*|range|set-cookie|te|traceparent|tracestate|trailers?|transfer-encoding|upgrade|via|x-forwarded-.*|x-http-method-override|x-real-ip|x-request-id|x-wicketgate-.*)$')",
+    "message": "header is one that only the gateway writes"
+}]))]
 pub struct EngineAuth {
     /// The key of a Secret in this namespace that holds the credential.
     pub secret_ref: KeyRef,
-    /// Header to set. Default: authorization, with `Bearer ` in front of the credential.
+    /// Header to set, 1 to 256 characters: none that frames the request, concerns the connection or is the gateway's own
+    /// (such as transfer-encoding, host, cookie, x-forwarded-for). Default: authorization, with `Bearer ` in front of the
+    /// credential.
     #[serde(default = "authorization")]
     #[schemars(length(min = 1, max = 256))]
     pub header: String,

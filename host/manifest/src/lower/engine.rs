@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use domain::endpoint::{EngineAuth, EngineTls, MetricsPage};
+use domain::header::may_carry_credential;
 use http::{HeaderName, HeaderValue, header};
 
 use super::Lowering;
@@ -79,6 +80,13 @@ impl<'a> Lowering<'a> {
             self.report.error(bundle, about, "spec.auth.header", "Invalid", message, remedy);
             return None;
         };
+        if !may_carry_credential(&name) {
+            let message =
+                format!("the header {name} is written by the gateway alone; no credential is sent under it");
+            let remedy = "write one such as authorization or x-api-key";
+            self.report.reject(bundle, about, "spec.auth.header", "HeaderNotPermitted", message, remedy);
+            return None;
+        }
         let field = "spec.auth.secretRef";
         let secret = &self.key(about, field, Kind::Secret, &auth.secret_ref)?.bytes;
         // A trailing newline is how secrets made from files usually look, and never part of one.
