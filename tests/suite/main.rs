@@ -10,6 +10,7 @@ mod failover;
 mod framing;
 mod gpu;
 mod headers;
+mod isolation;
 mod lifecycle;
 mod manifests;
 mod multipart;

@@ -37,9 +37,10 @@ impl Index {
         Self { options, ..Self::default() }
     }
 
-    /// Somebody creates the Services that gateways ask for.
-    pub(crate) fn with_services(mut self) -> Self {
+    /// Services that gateways ask for are created; `own` is the one through which clients of all gateways come, if it is known.
+    pub(crate) fn with_services(mut self, own: Option<ObjectName>) -> Self {
         self.options.creates_services = true;
+        self.options.own_service = own;
         self
     }
 

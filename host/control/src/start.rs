@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use domain::name::ObjectName;
 use domain::policy::Prepare;
 use domain::published::{Published, Publisher};
 use domain::sleep::SleepNote;
@@ -58,7 +59,10 @@ impl SourceSettings {
     fn index(&self, index: Index) -> Index {
         match self {
             Self::Directory(_) => index,
-            Self::Kubernetes(_) => index.with_services(),
+            Self::Kubernetes(cluster) => {
+                let own = |namespace: &String| ObjectName::new(namespace.as_str(), cluster.service.as_str());
+                index.with_services(cluster.namespace.as_ref().map(own))
+            }
         }
     }
 }

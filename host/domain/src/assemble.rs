@@ -96,6 +96,7 @@ impl Assembler {
         Arc::new(Gateway {
             name: draft.name.clone(),
             hostnames: draft.hostnames.clone(),
+            has_short_host: draft.has_short_host,
             settings: draft.settings.clone(),
             aliases: draft.aliases.clone(),
             routes,

@@ -20,8 +20,10 @@ pub struct Draft {
 pub struct GatewayDraft {
     /// Namespace and name.
     pub name: ObjectName,
-    /// Host names that select it, lower case, without port.
+    /// Host names that select it beside its own names, lower case, without port and final dot.
     pub hostnames: Vec<Box<str>>,
+    /// Whether its name alone, without the namespace, selects it. False where another Service is reached by that name.
+    pub has_short_host: bool,
     /// Settings.
     pub settings: GatewaySettings,
     /// Other names of its models.

@@ -132,8 +132,10 @@ pub struct GatewayState {
 pub struct Gateway {
     /// Namespace and name.
     pub name: ObjectName,
-    /// Host names that select it, lower case, without port; its own names are not among them.
+    /// Host names that select it, lower case, without port and final dot; its own names are not among them.
     pub hostnames: Vec<Box<str>>,
+    /// Whether its name alone, without the namespace, selects it.
+    pub has_short_host: bool,
     /// Settings.
     pub settings: GatewaySettings,
     /// Other names of its models.

@@ -1,6 +1,7 @@
 //! The immutable, self-consistent state that each request reads exactly once.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::endpoint::Endpoint;
@@ -40,6 +41,40 @@ pub enum Resolution<'a> {
     Unknown,
 }
 
+/// What one gateway wants to be called by.
+#[derive(Clone, Copy, Debug)]
+pub struct HostClaims<'a> {
+    /// Namespace and name.
+    pub name: &'a ObjectName,
+    /// Whether its name alone, without the namespace, selects it.
+    pub has_short_host: bool,
+    /// Other host names, lower case, without port and final dot.
+    pub hostnames: &'a [Box<str>],
+}
+
+/// Host names with the index of the gateway that claims each, in the order in which claims win; `gateways` come oldest first.
+///
+/// Own names come before all other host names, and the longest form before the shorter ones, so that no gateway of another
+/// namespace can take them, whatever its age: `<name>.<namespace>.svc` belongs to one gateway alone.
+pub fn host_claims<'a>(
+    gateways: impl Iterator<Item = HostClaims<'a>> + Clone,
+) -> impl Iterator<Item = (Box<str>, usize)> {
+    let all = |form: fn(HostClaims<'a>) -> Vec<Box<str>>| {
+        let each = gateways.clone().enumerate();
+        each.flat_map(move |(index, claims)| form(claims).into_iter().map(move |host| (host, index)))
+    };
+    let service = all(|claims| vec![lower_host(&[&claims.name.name, &claims.name.namespace, "svc"])]);
+    let qualified = all(|claims| vec![lower_host(&[&claims.name.name, &claims.name.namespace])]);
+    let short =
+        all(|claims| if claims.has_short_host { vec![lower_host(&[&claims.name.name])] } else { Vec::new() });
+    let others = all(|claims| claims.hostnames.to_vec());
+    service.chain(qualified).chain(short).chain(others)
+}
+
+fn lower_host(labels: &[&str]) -> Box<str> {
+    labels.join(".").to_ascii_lowercase().into()
+}
+
 impl Snapshot {
     /// Puts the parts together and builds the look-up tables.
     pub fn new(
@@ -49,15 +84,17 @@ impl Snapshot {
         endpoints: Vec<Endpoint>,
     ) -> Self {
         let mut snapshot = Self { generation, gateways, pools, endpoints, ..Self::default() };
+        for (host, index) in host_claims(snapshot.gateways.iter().map(|gateway| HostClaims {
+            name: &gateway.name,
+            has_short_host: gateway.has_short_host,
+            hostnames: &gateway.hostnames,
+        })) {
+            snapshot.by_host.entry(host).or_insert(index as u32);
+        }
         for (index, gateway) in snapshot.gateways.iter().enumerate() {
             let index = index as u32;
             let ObjectName { namespace, name } = &gateway.name;
             snapshot.by_name.entry(format!("{namespace}/{name}").into()).or_insert(index);
-            let own = [name.to_string(), format!("{name}.{namespace}"), format!("{name}.{namespace}.svc")];
-            let own = own.into_iter().map(|host| host.to_ascii_lowercase().into());
-            for host in gateway.hostnames.iter().cloned().chain(own) {
-                snapshot.by_host.entry(host).or_insert(index);
-            }
             let models = gateway.routes.keys().map(ModelName::as_str);
             for model in models.chain(gateway.aliases.keys().map(|alias| &**alias)) {
                 snapshot.by_model.entry(model.into()).or_insert(index);
@@ -71,11 +108,14 @@ impl Snapshot {
         self.at(self.by_name.get(format!("{namespace}/{name}").as_str())?)
     }
 
-    /// The gateway that a Host header names, with or without port and cluster domain.
+    /// The gateway that a Host header names, with or without port, cluster domain and final dot.
     pub fn gateway_by_host(&self, host: &str) -> Option<&Arc<Gateway>> {
-        // A bracketed IPv6 address is no gateway's name.
+        // A bracketed IPv6 address names no gateway.
         let host = host.split(':').next().unwrap_or_default();
-        if host.is_empty() || host.as_bytes()[0].is_ascii_digit() {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        // Most clients that name an address name an IPv4 one: not looked up.
+        let is_address = |host: &str| host.as_bytes()[0].is_ascii_digit() && host.parse::<Ipv4Addr>().is_ok();
+        if host.is_empty() || is_address(host) {
             return None;
         }
         let lower;

@@ -8,6 +8,7 @@ mod backend;
 mod chain;
 mod engine;
 mod gateway;
+mod hosts;
 mod models;
 mod policy;
 mod reference;
@@ -54,6 +55,9 @@ pub struct LowerOptions {
     /// Names that a `StaticRoute`'s `routerRef` knows this gateway by. Default: none, which takes every reference as meant
     /// for this gateway, as there is no other one to know of.
     pub own_names: Vec<ObjectName>,
+    /// The Service by which all gateways are reached, where there is one: no object of another namespace may take its name.
+    /// Default: none.
+    pub own_service: Option<ObjectName>,
     /// Whether somebody creates the Services that gateways ask for. Default: false.
     pub creates_services: bool,
 }
@@ -63,6 +67,7 @@ impl Default for LowerOptions {
         Self {
             builtins: BUILTINS.into_iter().map(Into::into).collect(),
             own_names: Vec::new(),
+            own_service: None,
             creates_services: false,
         }
     }
@@ -159,12 +164,11 @@ impl<'a> Lowering<'a> {
         gateways.into_iter().map(|(_, draft)| draft).collect()
     }
 
-    /// Two gateways that route one model, or claim one host: the oldest has it.
+    /// Two gateways that route one model: the oldest has it. Hosts see [`hosts`].
     fn shared_between_gateways(&mut self, gateways: &[(Kind, GatewayDraft)]) {
         let mut models: HashMap<&str, usize> = HashMap::new();
-        let mut hosts: HashMap<&str, usize> = HashMap::new();
         let mut shared: BTreeMap<(usize, usize), Vec<&str>> = BTreeMap::new();
-        for (index, (kind, gateway)) in gateways.iter().enumerate() {
+        for (index, (_, gateway)) in gateways.iter().enumerate() {
             let routed = gateway.routes.iter().map(|route| route.model.as_str());
             for model in routed.chain(gateway.aliases.keys().map(|alias| &**alias)) {
                 let owner = *models.entry(model).or_insert(index);
@@ -172,17 +176,8 @@ impl<'a> Lowering<'a> {
                     shared.entry((owner, index)).or_default().push(model);
                 }
             }
-            for host in &gateway.hostnames {
-                let owner = *hosts.entry(host).or_insert(index);
-                if owner != index {
-                    let about = About::new(*kind, &gateway.name);
-                    let message =
-                        format!("host {host} already selects {}, which is older", gateways[owner].1.name);
-                    let remedy = "use another host";
-                    self.report.error(self.bundle, &about, "spec.hostnames", "HostConflict", message, remedy);
-                }
-            }
         }
+        self.shared_hosts(gateways);
         for ((owner, index), mut models) in shared {
             models.sort_unstable();
             self.shared_models(&gateways[owner], &gateways[index], &models);

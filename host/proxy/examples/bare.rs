@@ -39,6 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let gateway = GatewayDraft {
         name: ObjectName::new("default", "gateway"),
         hostnames: Vec::new(),
+        has_short_host: true,
         settings: GatewaySettings::default(),
         aliases: HashMap::new(),
         routes: vec![route],

@@ -58,6 +58,7 @@ pub(crate) fn gateway(name: &str, routes: Vec<RouteDraft>) -> GatewayDraft {
     GatewayDraft {
         name: ObjectName::new("default", name),
         hostnames: Vec::new(),
+        has_short_host: true,
         settings: GatewaySettings::default(),
         aliases: HashMap::from_iter(first.map(|model: ModelName| ("alias".into(), model))),
         routes,

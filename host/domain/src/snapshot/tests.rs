@@ -13,6 +13,49 @@ fn snapshot() -> Arc<Snapshot> {
     Assembler::default().assemble(&Draft { gateways: vec![first, second] }, &Preparer::default()).snapshot
 }
 
+/// C4: neither age nor a list of hosts takes a gateway's own names from it, and its longest name is its alone.
+#[test]
+fn own_names_come_before_hostnames_and_long_forms_before_short_ones() {
+    let named = |namespace: &str, name: &str, hostnames: &[&str]| {
+        let mut draft = gateway(name, vec![route("m", &[URL], &[])]);
+        draft.name = ObjectName::new(namespace, name);
+        draft.hostnames = hostnames.iter().map(|host| (*host).into()).collect();
+        draft
+    };
+    let taken = ["llm.prod.svc", "llm.prod.svc.cluster.local", "llm.prod", "llm", "free.example"];
+    let mut shy = named("evil", "door", &[]);
+    shy.has_short_host = false;
+    let gateways = vec![
+        named("evil", "trap", &taken),
+        named("svc", "llm.prod", &[]),
+        named("evil", "llm.prod", &[]),
+        shy,
+        named("prod", "llm", &[]),
+        named("later", "llm", &[]),
+        named("prod", "7b-v2", &[]),
+    ];
+    let snapshot = Assembler::default().assemble(&Draft { gateways }, &Preparer::default()).snapshot;
+    let found = |host: &str| snapshot.gateway_by_host(host).map(|gateway| gateway.name.to_string());
+    for (host, want) in [
+        ("llm.prod.svc", Some("prod/llm")),
+        ("LLM.prod.svc.:8001", Some("prod/llm")),
+        ("llm.prod.svc.example", Some("prod/llm")),
+        ("llm.prod", Some("prod/llm")),
+        ("llm.prod.svc.svc", Some("svc/llm.prod")),
+        ("llm", Some("prod/llm")),
+        ("llm.later", Some("later/llm")),
+        ("free.example.", Some("evil/trap")),
+        ("door", None),
+        ("door.evil", Some("evil/door")),
+        ("7b-v2", Some("prod/7b-v2")),
+        ("10.0.0.1", None),
+        (".", None),
+        ("", None),
+    ] {
+        assert_eq!(found(host).as_deref(), want, "{host}");
+    }
+}
+
 /// Which gateway and model a request ends at: `name/model`, or why not.
 fn ends_at(path: Option<(&str, &str)>, host: Option<&str>, model: &str) -> String {
     match snapshot().resolve(path, host, model) {

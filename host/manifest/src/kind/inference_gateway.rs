@@ -80,7 +80,8 @@ pub struct InferenceGatewaySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topology_hint: Option<TopologyHint>,
     /// Host names that select this gateway, without port; compared without case. Its own name, `<name>.<namespace>` and
-    /// `<name>.<namespace>.svc` always do. Default: none.
+    /// `<name>.<namespace>.svc` do so anyway, before those that any other gateway lists. Names inside the cluster that are of
+    /// another namespace are refused. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"))]
     pub hostnames: Vec<String>,

@@ -37,25 +37,8 @@ impl<'a> Lowering<'a> {
             self.report.warning(self.bundle, &about, "spec.routes", "NoRoutes", message, "add routes");
         }
         let aliases = self.aliases(&about, &spec.aliases, &routes);
-        GatewayDraft { name: name.clone(), hostnames, settings, aliases, routes }
-    }
-
-    fn hostnames(&mut self, about: &About, written: &[String]) -> Vec<Box<str>> {
-        let mut hosts: Vec<Box<str>> = Vec::with_capacity(written.len());
-        for (index, host) in written.iter().enumerate() {
-            let lower = host.to_ascii_lowercase();
-            let is_allowed =
-                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
-            if lower.is_empty() || lower.len() > 253 || !lower.bytes().all(is_allowed) {
-                let field = format!("spec.hostnames[{index}]");
-                let message = format!("{host:?} is no host name; it is ignored");
-                let remedy = "write one without scheme, port, path and wildcard, such as llm.example.com";
-                self.report.error(self.bundle, about, &field, "Invalid", message, remedy);
-            } else if !hosts.iter().any(|known| **known == *lower) {
-                hosts.push(lower.into());
-            }
-        }
-        hosts
+        let has_short_host = self.has_short_host(name);
+        GatewayDraft { name: name.clone(), hostnames, has_short_host, settings, aliases, routes }
     }
 
     /// Aliases that lead to a routed model, each led to its end.

@@ -69,7 +69,8 @@ impl<'a> Lowering<'a> {
         });
         let routes = routes.collect();
         let (settings, aliases) = (GatewaySettings::default(), HashMap::new());
-        Some(GatewayDraft { name: name.clone(), hostnames: Vec::new(), settings, aliases, routes })
+        let (name, has_short_host) = (name.clone(), self.has_short_host(name));
+        Some(GatewayDraft { name, hostnames: Vec::new(), has_short_host, settings, aliases, routes })
     }
 
     fn is_ours(&self, name: &ObjectName, spec: &StaticRouteSpec) -> bool {

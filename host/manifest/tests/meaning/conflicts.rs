@@ -118,9 +118,107 @@ fn hosts_belong_to_one_gateway_and_odd_ones_are_refused() {
         gateway_yaml("name: b", "  hostnames: [X.example]\n  routes: [{model: n, inferenceServiceRef: b}]");
     let lowered = lowered(&[&two_services(), &one, &two]);
     let odd = |n: u32| format!("error InferenceGateway default/a spec.hostnames[{n}] Invalid");
-    let taken = "error InferenceGateway default/b spec.hostnames HostConflict".to_owned();
+    let taken = "error InferenceGateway default/b spec.hostnames[0] HostConflict".to_owned();
     assert_eq!(serious(&lowered), [odd(1), odd(2), odd(3), taken]);
     assert_eq!(gateway(&lowered, "a").hostnames.len(), 1);
+}
+
+/// C4: names inside the cluster that are of another namespace are refused, whatever their case, ending and domain.
+#[test]
+fn in_cluster_names_of_other_namespaces_are_refused_as_hostnames() {
+    let route = "  routes: [{model: m, inferenceServiceRef: a}]";
+    let other = gateway_yaml("name: llm, namespace: prod", "  routes: []")
+        + "apiVersion: v1\nkind: Service\nmetadata: {name: front, namespace: prod}\nspec: {ports: [{port: 80}]}\n---\n";
+    let options = LowerOptions {
+        own_service: Some(domain::name::ObjectName::new("infra", "wicketgate")),
+        ..LowerOptions::default()
+    };
+    for (host, expected) in [
+        ("llm.prod.svc", "HostNotPermitted"),
+        ("LLM.Prod.SVC.", "HostNotPermitted"),
+        ("llm.prod.svc.cluster.local", "HostNotPermitted"),
+        ("llm.prod.svc.corp.example", "HostNotPermitted"),
+        ("anything.prod.svc", "HostNotPermitted"),
+        ("llm.prod", "HostNotPermitted"),
+        ("front.prod", "HostNotPermitted"),
+        ("wicketgate", "HostNotPermitted"),
+        ("wicketgate.infra", "HostNotPermitted"),
+        ("wicketgate.infra.svc", "HostNotPermitted"),
+        ("llm.prod.svc:80", "Invalid"),
+        ("*.prod.svc", "Invalid"),
+        ("10.0.0.1", "Invalid"),
+        ("-a.example", "Invalid"),
+        ("llm", "HostConflict"),
+        ("llm.default.svc", ""),
+        ("llm.example.com", ""),
+        ("llm.dev", ""),
+        ("llm.svc.example.com", ""),
+    ] {
+        let own = gateway_yaml("name: g", &format!("  hostnames: ['{host}']\n{route}"));
+        let lowered = lower(&bundle(&[&two_services(), &other, &own]), &options);
+        let about =
+            |f: &&Finding| &*f.object == "InferenceGateway default/g" && f.severity == Severity::Error;
+        let found: Vec<(&str, &str)> =
+            lowered.findings.iter().filter(about).map(|f| (f.field.as_str(), f.reason)).collect();
+        let wanted = if expected.is_empty() { vec![] } else { vec![("spec.hostnames[0]", expected)] };
+        assert_eq!(found, wanted, "{host}");
+        let is_kept = expected.is_empty() || expected == "HostConflict";
+        assert_eq!(gateway(&lowered, "g").hostnames.len(), usize::from(is_kept), "{host}");
+    }
+    let namesake = gateway_yaml("name: wicketgate", route);
+    let lowered = lower(&bundle(&[&two_services(), &namesake]), &options);
+    assert!(!gateway(&lowered, "wicketgate").has_short_host, "clients of all gateways come by that name");
+}
+
+/// C4: which of two gateways has a name is said to both.
+#[test]
+fn both_gateways_are_told_which_of_them_has_a_host() {
+    let route = "  routes: [{model: m, inferenceServiceRef: a}]";
+    let older =
+        gateway_yaml("name: llm, namespace: one, creationTimestamp: '2026-01-01T00:00:00Z'", "  routes: []");
+    let younger =
+        gateway_yaml("name: llm, namespace: two, creationTimestamp: '2026-02-01T00:00:00Z'", "  routes: []");
+    let lister = gateway_yaml("name: g", &format!("  hostnames: [llm]\n{route}"));
+    let lowered = lowered(&[&two_services(), &older, &younger, &lister]);
+    let about: Vec<Finding> =
+        lowered.findings.iter().filter(|finding| finding.reason == "HostConflict").cloned().collect();
+    assert_eq!(
+        shown(&about),
+        [
+            "error InferenceGateway default/g spec.hostnames[0] HostConflict",
+            "info InferenceGateway one/llm  HostConflict",
+            "info InferenceGateway one/llm  HostConflict",
+            "warning InferenceGateway two/llm metadata.name HostConflict",
+        ]
+    );
+    assert!(about[0].message.contains("InferenceGateway one/llm"), "{}", about[0]);
+    assert!(about[3].remedy.contains("llm.two"), "{}", about[3]);
+}
+
+/// C2: a credential is never sent under a name that frames the request or is the gateway's own.
+#[test]
+fn a_credential_under_a_header_of_the_gateways_own_is_refused() {
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: t}\nstringData: {k: chunked}\n---\n";
+    for (header, is_taken) in [
+        ("authorization", true),
+        ("x-api-key", true),
+        ("transfer-encoding", false),
+        ("Transfer-Encoding", false),
+        ("transfer_encoding", false),
+        ("Content-Length", false),
+        ("host", false),
+        ("x-wicketgate-policy", false),
+    ] {
+        let spec = format!(
+            "modelName: m, backendRef: {{kind: Static, urls: ['http://a:1']}}, auth: {{secretRef: {{name: t, key: k}}, header: {header}}}"
+        );
+        let gateway_text = gateway_yaml("name: g", "  routes: [{model: m, inferenceServiceRef: a}]");
+        let lowered = lowered(&[secret, &service_yaml("a", &spec), &gateway_text]);
+        let endpoint = &route(gateway(&lowered, "g"), "m").endpoints[0];
+        assert_eq!(endpoint.auth.is_some(), is_taken, "{header}");
+        let refused = "error InferenceService default/a spec.auth.header HeaderNotPermitted".to_owned();
+        assert_eq!(serious(&lowered), if is_taken { vec![] } else { vec![refused] }, "{header}");
+    }
 }
 
 #[test]

@@ -42,6 +42,7 @@ fn snapshot(specs: Vec<EndpointSpec>) -> Arc<domain::snapshot::Snapshot> {
     let gateway = GatewayDraft {
         name: ObjectName::new("ml", "g"),
         hostnames: Vec::new(),
+        has_short_host: true,
         settings: GatewaySettings::default(),
         aliases: HashMap::new(),
         routes: vec![route],
