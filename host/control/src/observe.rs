@@ -33,7 +33,7 @@ pub use client::ProbeError;
 pub use gpu::{EXPORTERS_MAX, Exporter, GpuSettings};
 pub use lines::LINE_BYTES_MAX;
 pub use models::{MODEL_NAME_BYTES_MAX, MODELS_MAX};
-pub use page::Scanner;
+pub use page::{Scanner, Unread};
 pub use probe::{MODELS_BYTES_MAX, PAGE_BYTES_MAX};
 
 use cards::Catalogue;

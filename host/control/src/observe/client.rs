@@ -21,6 +21,8 @@ use tokio_rustls::TlsConnector;
 
 use domain::endpoint::{EndpointSpec, EngineAuth, EngineTls, Target};
 
+use super::page::Unread;
+
 mod names;
 pub(in crate::observe) mod trust;
 
@@ -56,6 +58,9 @@ pub enum ProbeError {
     /// The body is not what the path promises.
     #[error("answer cannot be read")]
     Content,
+    /// A page without a number that is known.
+    #[error("answered {0}")]
+    Unread(Unread),
     /// No answer within the probe's time.
     #[error("no answer in time")]
     Timeout,

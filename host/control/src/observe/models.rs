@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use domain::name::ModelName;
@@ -16,7 +16,8 @@ pub const MODEL_NAME_BYTES_MAX: usize = 512;
 
 #[derive(Deserialize)]
 struct OpenAiList<'a> {
-    #[serde(borrow)]
+    /// Null where nothing is loaded: an empty list of Go or Pydantic is often written so. A list without the field is none.
+    #[serde(borrow, deserialize_with = "nullable")]
     data: Vec<&'a RawValue>,
 }
 
@@ -30,7 +31,7 @@ struct OpenAiCard<'a> {
 
 #[derive(Deserialize)]
 struct LoadedList<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "nullable")]
     models: Vec<LoadedModel<'a>>,
 }
 
@@ -38,6 +39,15 @@ struct LoadedList<'a> {
 struct LoadedModel<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
+}
+
+/// A list that may be null, which is an empty one.
+fn nullable<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// The cards of the same body, as they stand. Empty if it is no such list.
@@ -126,6 +136,17 @@ mod tests {
             assert_eq!(from_openai(body.as_bytes()), None, "{body}");
         }
         assert_eq!(names(from_openai(br#"{"data":[]}"#)), Some(Vec::new()), "an engine may serve nothing");
+    }
+
+    /// B6: a list that is null is an empty list, and an answer.
+    #[test]
+    fn a_list_that_is_null_is_an_empty_list() {
+        assert_eq!(names(from_openai(br#"{"object":"list","data":null}"#)), Some(Vec::new()));
+        assert_eq!(names(from_loaded(br#"{"models":null}"#)), Some(Vec::new()));
+        assert!(cards(br#"{"data":null}"#).is_empty());
+        for body in ["null", "{}", r#"{"object":"list"}"#, r#"{"data":"null"}"#] {
+            assert_eq!(from_openai(body.as_bytes()), None, "{body}");
+        }
     }
 
     #[test]

@@ -9,74 +9,32 @@ use domain::endpoint::EngineReading;
 use super::gpu::labels;
 use super::lines::Lines;
 
-/// Says in labels how large the KV cache is.
-const CACHE_CONFIG: &[u8] = b"vllm:cache_config_info";
+mod known;
+mod samples;
+mod unread;
+
+pub use unread::Unread;
+
+use known::{CACHE_CONFIG, KNOWN, Meaning};
+use samples::Samples;
+use unread::Glance;
 
 /// A share slightly above one is rounding; one far above is another unit, and unknown.
 const SHARE_MAX: f64 = 1.01;
-
-/// How samples of one name with different labels become one number.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fold {
-    Sum,
-    Max,
-}
-
-/// What a metric means to us.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Meaning {
-    Queued,
-    Running,
-    KvUsage,
-    PrefixHitRate,
-    PrefixHits,
-    PrefixQueries,
-    DraftAccepted,
-    DraftProposed,
-}
-
-/// Known names. Of several with one meaning on the same page the first here counts, never both: engines show the old
-/// and the new name side by side while they rename.
-const KNOWN: [(&[u8], Meaning, Fold); 27] = [
-    (b"vllm:num_requests_waiting", Meaning::Queued, Fold::Sum),
-    (b"sglang:num_queue_reqs", Meaning::Queued, Fold::Sum),
-    (b"trtllm_num_requests_waiting", Meaning::Queued, Fold::Sum),
-    (b"llamacpp:requests_deferred", Meaning::Queued, Fold::Sum),
-    (b"vllm:num_requests_running", Meaning::Running, Fold::Sum),
-    (b"sglang:num_running_reqs", Meaning::Running, Fold::Sum),
-    (b"trtllm_num_requests_running", Meaning::Running, Fold::Sum),
-    (b"llamacpp:requests_processing", Meaning::Running, Fold::Sum),
-    (b"vllm:kv_cache_usage_perc", Meaning::KvUsage, Fold::Max),
-    (b"vllm:gpu_cache_usage_perc", Meaning::KvUsage, Fold::Max),
-    (b"sglang:token_usage", Meaning::KvUsage, Fold::Max),
-    (b"trtllm_kv_cache_utilization", Meaning::KvUsage, Fold::Max),
-    (b"llamacpp:kv_cache_usage_ratio", Meaning::KvUsage, Fold::Max),
-    (b"vllm:gpu_prefix_cache_hit_rate", Meaning::PrefixHitRate, Fold::Max),
-    (b"sglang:cache_hit_rate", Meaning::PrefixHitRate, Fold::Max),
-    (b"vllm:prefix_cache_hits_total", Meaning::PrefixHits, Fold::Sum),
-    (b"vllm:prefix_cache_hits", Meaning::PrefixHits, Fold::Sum),
-    (b"vllm:gpu_prefix_cache_hits_total", Meaning::PrefixHits, Fold::Sum),
-    (b"vllm:gpu_prefix_cache_hits", Meaning::PrefixHits, Fold::Sum),
-    (b"vllm:prefix_cache_queries_total", Meaning::PrefixQueries, Fold::Sum),
-    (b"vllm:prefix_cache_queries", Meaning::PrefixQueries, Fold::Sum),
-    (b"vllm:gpu_prefix_cache_queries_total", Meaning::PrefixQueries, Fold::Sum),
-    (b"vllm:gpu_prefix_cache_queries", Meaning::PrefixQueries, Fold::Sum),
-    (b"vllm:spec_decode_num_accepted_tokens_total", Meaning::DraftAccepted, Fold::Sum),
-    (b"vllm:spec_decode_num_accepted_tokens", Meaning::DraftAccepted, Fold::Sum),
-    (b"vllm:spec_decode_num_draft_tokens_total", Meaning::DraftProposed, Fold::Sum),
-    (b"vllm:spec_decode_num_draft_tokens", Meaning::DraftProposed, Fold::Sum),
-];
+/// Ray shows the metrics of vLLM under its own prefix, and in newer versions without the colon.
+const RAY_PREFIXES: [&[u8]; 2] = [b"ray_vllm_", b"ray_vllm:"];
 
 /// Collects the numbers of one page, fed in pieces of any size.
 #[derive(Debug)]
 pub struct Scanner {
     lines: Lines,
     found: Found,
+    glance: Glance,
 }
 
 #[derive(Debug)]
 struct Found {
-    numbers: [Option<f64>; KNOWN.len()],
+    numbers: [Samples; KNOWN.len()],
     /// Of all the engine's parts together.
     kv_blocks: Option<f64>,
     kv_bytes: Option<f64>,
@@ -84,22 +42,32 @@ struct Found {
 
 impl Default for Scanner {
     fn default() -> Self {
-        let found = Found { numbers: [None; KNOWN.len()], kv_blocks: None, kv_bytes: None };
-        Self { lines: Lines::default(), found }
+        let numbers = std::array::from_fn(|_| Samples::default());
+        let found = Found { numbers, kv_blocks: None, kv_bytes: None };
+        Self { lines: Lines::default(), found, glance: Glance::default() }
     }
 }
 
 impl Scanner {
     /// Reads the next piece of the page.
     pub fn feed(&mut self, bytes: &[u8]) {
-        let Self { lines, found } = self;
-        lines.feed(bytes, |line| found.line(line));
+        let Self { lines, found, glance } = self;
+        glance.bytes(bytes);
+        lines.feed(bytes, |line| found.line(line, glance));
     }
 
-    /// The page has ended: what it said.
-    pub fn finish(mut self) -> EngineReading {
-        let Self { lines, found } = &mut self;
-        lines.finish(|line| found.line(line));
+    /// The page has ended: what it said, or what it was if it held no number that is known.
+    ///
+    /// # Errors
+    /// The page holds no known number.
+    pub fn finish(mut self) -> Result<EngineReading, Unread> {
+        let Self { lines, found, glance } = &mut self;
+        lines.finish(|line| found.line(line, glance));
+        let reading = self.reading();
+        if reading == EngineReading::default() { Err(self.glance.finish()) } else { Ok(reading) }
+    }
+
+    fn reading(&self) -> EngineReading {
         let (hits, queries) = self.pair(Meaning::PrefixHits, Meaning::PrefixQueries);
         let (accepted, proposed) = self.pair(Meaning::DraftAccepted, Meaning::DraftProposed);
         EngineReading {
@@ -113,15 +81,15 @@ impl Scanner {
                 .or_else(|| ratio(hits, queries)),
             prefix_hits: hits,
             prefix_queries: queries,
-            kv_blocks: self.found.kv_blocks,
+            kv_blocks: self.found.kv_blocks.or_else(|| self.get(Meaning::KvBlocks)),
             kv_bytes: self.found.kv_bytes,
         }
     }
 
     fn get(&self, meaning: Meaning) -> Option<f64> {
         let mut of_meaning =
-            KNOWN.iter().zip(self.found.numbers).filter(|((_, known, _), _)| *known == meaning);
-        of_meaning.find_map(|(_, value)| value)
+            KNOWN.iter().zip(&self.found.numbers).filter(|(known, _)| known.meaning == meaning);
+        of_meaning.find_map(|(known, samples)| samples.fold(known.fold))
     }
 
     /// Two counters that only make sense together.
@@ -146,19 +114,28 @@ impl Found {
         }
     }
 
-    fn line(&mut self, line: &[u8]) {
+    fn line(&mut self, line: &[u8], glance: &mut Glance) {
+        let line = line.trim_ascii();
         let Some((name, value)) = sample(line) else { return };
-        if name == CACHE_CONFIG {
+        glance.sample(name);
+        let rest = RAY_PREFIXES.iter().find_map(|prefix| name.strip_prefix(*prefix));
+        let is_named = |known: &[u8]| match rest {
+            Some(rest) => known.strip_prefix(b"vllm:") == Some(rest),
+            None => known == name,
+        };
+        if is_named(CACHE_CONFIG) {
             return self.cache_config(line);
         }
-        let Some(index) = KNOWN.iter().position(|(known, ..)| *known == name) else { return };
+        if !KNOWN.iter().any(|known| is_named(known.name)) {
+            return;
+        }
         let Some(value) = number(value) else { return };
-        let cell = &mut self.numbers[index];
-        *cell = Some(match (*cell, KNOWN[index].2) {
-            (None, _) => value,
-            (Some(old), Fold::Sum) => old + value,
-            (Some(old), Fold::Max) => old.max(value),
-        });
+        let labels = line[name.len()..].strip_prefix(b"{").map(labels).unwrap_or_default();
+        for (known, samples) in KNOWN.iter().zip(&mut self.numbers) {
+            if is_named(known.name) && known.takes(&labels) {
+                samples.add(&labels, value);
+            }
+        }
     }
 }
 

@@ -81,8 +81,9 @@ async fn metrics(target: &Target, access: Access, clock: Clock) -> Result<(), Pr
     };
     let mut scanner = Scanner::default();
     get(&question, |piece| scanner.feed(piece)).await?;
+    let reading = scanner.finish().map_err(ProbeError::Unread)?;
     if let Some(state) = &target.state {
-        state.store_reading(&scanner.finish(), clock.now_ms());
+        state.store_reading(&reading, clock.now_ms());
     }
     Ok(())
 }

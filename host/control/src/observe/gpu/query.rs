@@ -7,10 +7,13 @@ use serde::Deserialize;
 
 use super::rows::{Family, Gather, Gpu};
 
-/// Asks for all three families at once, ready for a URL.
-pub(super) const VALUES: &str = "%7B__name__%3D~%22DCGM_FI_DEV_%28GPU_UTIL%7CFB_USED%7CFB_FREE%29%22%7D";
-/// Asks when the samples of each GPU were scraped, ready for a URL. One family speaks for the three: they share a page.
-pub(super) const TIMES: &str = "timestamp%28DCGM_FI_DEV_GPU_UTIL%29";
+/// Asks for all families at once, ready for a URL.
+pub(super) const VALUES: &str =
+    "%7B__name__%3D~%22DCGM_FI_%28DEV_GPU_UTIL%7CDEV_FB_USED%7CDEV_FB_FREE%7CPROF_GR_ENGINE_ACTIVE%29%22%7D";
+/// Asks when the samples of each GPU were scraped, ready for a URL. One family speaks for all, which share a page; an
+/// exporter may leave the first out.
+pub(super) const TIMES: &str = "timestamp%28DCGM_FI_DEV_GPU_UTIL%29%20or%20timestamp%28DCGM_FI_DEV_FB_USED%29%20or%20\
+    timestamp%28DCGM_FI_PROF_GR_ENGINE_ACTIVE%29";
 
 #[derive(Deserialize)]
 struct Answer {

@@ -12,10 +12,12 @@ const LABEL_BYTES_MAX: usize = 256;
 /// More is no memory of a GPU, mebibytes; the sentinels for "blank" are far above.
 const MEBIBYTES_MAX: f64 = 1e8;
 
-/// One of the three families that are read.
+/// One of the families that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
     Util,
+    /// Share of time in which the engine was busy, 0 to 1: the only one that holds for an instance of a partitioned GPU.
+    Active,
     Used,
     Free,
 }
@@ -25,6 +27,7 @@ impl Family {
     pub(super) fn from_name(name: &[u8]) -> Option<Self> {
         match name {
             b"DCGM_FI_DEV_GPU_UTIL" => Some(Self::Util),
+            b"DCGM_FI_PROF_GR_ENGINE_ACTIVE" => Some(Self::Active),
             b"DCGM_FI_DEV_FB_USED" => Some(Self::Used),
             b"DCGM_FI_DEV_FB_FREE" => Some(Self::Free),
             _ => None,
@@ -50,6 +53,8 @@ pub(crate) struct Gpu {
     pub(crate) machine: Vec<Box<str>>,
     /// Utilisation, 0 to 100.
     pub(crate) util_percent: Option<f64>,
+    /// The same by the profiler, 0 to 1: what counts for an instance, and where the other one is not told.
+    pub(super) active: Option<f64>,
     /// Memory in use.
     pub(crate) used_bytes: Option<f64>,
     /// Memory that is free.
@@ -64,9 +69,21 @@ impl Gpu {
         (used + free > 0.0).then(|| used / (used + free))
     }
 
+    /// Decides which utilisation counts. Of an instance DCGM says 0 whatever it does, so that is no number.
+    fn settled(mut self) -> Self {
+        let by_profiler = self.active.map(|share| share * 100.0);
+        self.util_percent = if self.name.gpu.contains('/') {
+            by_profiler.or(self.util_percent.filter(|percent| *percent > 0.0))
+        } else {
+            self.util_percent.or(by_profiler)
+        };
+        self
+    }
+
     fn put(&mut self, family: Family, value: f64) {
         let mebibytes = || Some(value).filter(|value| (0.0..=MEBIBYTES_MAX).contains(value));
         let (cell, value) = match family {
+            Family::Active => (&mut self.active, Some(value).filter(|v| (0.0..=1.0).contains(v))),
             // Blank is above 100, whatever the width of the number that it was.
             Family::Util => (&mut self.util_percent, Some(value).filter(|v| (0.0..=100.0).contains(v))),
             Family::Used => (&mut self.used_bytes, mebibytes().map(|value| value * 1_048_576.0)),
@@ -122,7 +139,7 @@ impl Gather {
 
     /// All GPUs, in no order.
     pub(super) fn finish(self) -> Vec<Gpu> {
-        self.gpus.into_values().collect()
+        self.gpus.into_values().map(Gpu::settled).collect()
     }
 
     fn name(&self, labels: &Labels<'_>) -> Option<GpuName> {
@@ -135,10 +152,12 @@ impl Gather {
             None => gpu.into(),
         };
         // Prometheus keeps `pod` and `namespace` for the exporter itself, and renames what the exporter says.
-        let (namespace, pod) = match get(labels, "exported_pod") {
-            Some(pod) => (get(labels, "exported_namespace"), Some(pod)),
-            None => (get(labels, "namespace"), get(labels, "pod")),
-        };
+        // Older exporters say `pod_name` and `pod_namespace`, which nothing renames.
+        let pairs =
+            [("exported_pod", "exported_namespace"), ("pod_name", "pod_namespace"), ("pod", "namespace")];
+        let named =
+            pairs.into_iter().find_map(|(pod, namespace)| Some((get(labels, pod)?, get(labels, namespace))));
+        let (pod, namespace) = named.map_or((None, None), |(pod, namespace)| (Some(pod), namespace));
         let node = get(labels, "Hostname")
             .or_else(|| get(labels, "node"))
             .or_else(|| get(labels, "instance").map(host))

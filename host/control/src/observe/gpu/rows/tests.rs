@@ -128,6 +128,39 @@ fn partitions_of_a_gpu_are_gpus_of_their_own() {
     assert_eq!(of(&found, &with_pod("http://a:1", "a")).0, Some(0.3));
 }
 
+/// B3: of an instance of a partitioned GPU the profiler's share is the number; 0 beside it is no idleness, and unknown
+/// alone.
+#[test]
+fn zero_utilisation_of_an_instance_is_unknown_and_the_profilers_share_counts() {
+    let util = |samples: &[(Family, &str, f64)]| {
+        let mut gather = Gather::default();
+        for (family, text, value) in samples {
+            gather.add(*family, &labels(text), *value);
+        }
+        of(&gather.finish(), &with_pod("http://a:1", "a")).0
+    };
+    const INSTANCE: &str = "gpu=0,GPU_I_ID=3,GPU_I_PROFILE=1g.10gb,namespace=ml,pod=a";
+    const WHOLE: &str = "gpu=0,namespace=ml,pod=a";
+    assert_eq!(util(&[(Family::Util, INSTANCE, 0.0)]), None);
+    assert_eq!(util(&[(Family::Util, INSTANCE, 0.0), (Family::Active, INSTANCE, 0.75)]), Some(0.75));
+    assert_eq!(util(&[(Family::Active, INSTANCE, 0.0)]), Some(0.0), "the profiler's zero is idleness");
+    assert_eq!(util(&[(Family::Util, WHOLE, 0.0), (Family::Active, WHOLE, 0.75)]), Some(0.0));
+    assert_eq!(util(&[(Family::Active, WHOLE, 0.75)]), Some(0.75), "the other one is not told");
+    assert_eq!(util(&[(Family::Active, WHOLE, 9.2e18)]), None, "blank");
+}
+
+/// B3: labels of older exporters name pods too, also beside those that Prometheus adds for the exporter itself.
+#[test]
+fn older_labels_name_pods_too() {
+    for text in [
+        "gpu=0,pod_name=a,pod_namespace=ml,container_name=vllm",
+        "gpu=0,pod_name=a,pod_namespace=ml,container_name=vllm,pod=dcgm-1,namespace=monitoring",
+    ] {
+        let found = gpus(&[(text, 70.0, 1.0, 3.0)]);
+        assert_eq!(of(&found, &with_pod("http://a:1", "a")), (Some(0.7), Some(0.25)), "{text}");
+    }
+}
+
 #[test]
 fn floods_and_giant_names_are_cut() {
     let mut gather = Gather::default();
