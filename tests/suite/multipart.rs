@@ -125,3 +125,41 @@ async fn forms_that_name_no_model_are_refused() {
     let answer = client::post(gateway.data, path, &[("content-type", &content_type)], whole).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
+
+/// B7: forms as other clients write them, which Starlette takes: odd boundaries, names of files that are not UTF-8.
+#[tokio::test]
+async fn forms_that_starlette_takes_reach_their_models_engine_byte_for_byte() {
+    let (a, b) = (engine("a").await, engine("b").await);
+    let manifest = Manifest::new().model("a", [a.url()]).model("b", [b.url()]);
+    let gateway = Gateway::ready(Options::manifest(manifest.yaml())).await;
+    for boundary in ["a*b#c@d", "{x}$!%&^~`|", &"b".repeat(200)] {
+        for name in [&b"caf\xe9.wav"[..], b"\x95\x5c.wav", "\u{4f60}.wav".as_bytes()] {
+            for (model, engine) in [("a", &a), ("b", &b)] {
+                let disposition = b"\r\nContent-Disposition: form-data; name=";
+                let mark = format!("--{boundary}").into_bytes();
+                let body = [
+                    &mark,
+                    &disposition[..],
+                    b"\"file\"; filename=\"",
+                    name,
+                    b"\"\r\n\r\nRIFF\r\n",
+                    &mark,
+                    disposition,
+                    b"\"model\"\r\n\r\n",
+                    model.as_bytes(),
+                    b"\r\n",
+                    &mark,
+                    b"--\r\n",
+                ]
+                .concat();
+                let content_type = format!("multipart/form-data; boundary={boundary}");
+                let headers = [("content-type", content_type.as_str())];
+                let answer =
+                    client::post(gateway.data, "/v1/audio/transcriptions", &headers, body.clone()).await;
+                let seen = (answer.status.as_u16(), answer.engine());
+                assert_eq!(seen, (200, engine.name()), "{content_type} {name:?}: {}", answer.text());
+                assert!(engine.last_request().unwrap().body == body, "{content_type} {name:?}: bytes differ");
+            }
+        }
+    }
+}

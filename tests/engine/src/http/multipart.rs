@@ -34,7 +34,8 @@ pub(super) fn parts<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<Part<'a>>>
 
 fn part(bytes: &[u8]) -> Option<Part<'_>> {
     let head_end = find(bytes, b"\r\n\r\n")?;
-    let head = std::str::from_utf8(&bytes[..head_end]).ok()?;
+    // Names of files come in any encoding.
+    let head = String::from_utf8_lossy(&bytes[..head_end]);
     let mut part =
         Part { name: String::new(), filename: None, content_type: None, bytes: &bytes[head_end + 4..] };
     for line in head.split("\r\n") {
