@@ -130,6 +130,51 @@ async fn engine_control_is_off_by_default() {
     assert!(!engine.is_sleeping());
 }
 
+/// C14: engine control follows the gateway that path or host names, and reaches no engine of another namespace.
+#[tokio::test]
+async fn engine_control_reaches_only_engines_of_the_gateway_that_is_named() {
+    let (ours, theirs) = (engine("m").await, engine("m").await);
+    let tenant = |namespace: &str, url: String| {
+        format!(
+            "apiVersion: production-stack.vllm.ai/v1alpha1\nkind: InferenceGateway\n\
+             metadata: {{name: llm, namespace: {namespace}}}\n\
+             spec: {{hostnames: [{namespace}.example.com], routes: [{{model: m, inferenceServiceRef: m}}]}}\n---\n\
+             apiVersion: production-stack.vllm.ai/v1alpha1\nkind: InferenceService\n\
+             metadata: {{name: m, namespace: {namespace}}}\n\
+             spec: {{modelName: m, backendRef: {{kind: Static, urls: [{url:?}]}}}}\n"
+        )
+    };
+    let manifest = tenant("a", ours.url()) + "---\n" + &tenant("b", theirs.url());
+    let gateway = Gateway::ready(Options::manifest(manifest).args(["--engine-control"])).await;
+    let listed = |list: Answer| list.json().as_array().map(|all| all.len());
+    let list = gateway.get("/gateways/b/llm/engines").await;
+    let id = list.json()[0]["engine_id"].as_str().expect("an id").to_owned();
+    assert_eq!(listed(list), Some(1));
+
+    let attempts: [(&str, &[(&str, &str)], u16); 5] = [
+        ("/gateways/a/llm", &[], 400),
+        ("", &[("host", "a.example.com")], 400),
+        ("", &[("host", "llm.a.svc:8001")], 400),
+        ("", &[], 403),
+        ("/gateways/c/llm", &[], 404),
+    ];
+    for (prefix, headers, status) in attempts {
+        for (method, path) in [("POST", "sleep"), ("POST", "wake_up"), ("GET", "is_sleeping")] {
+            let path = format!("{prefix}/{path}?id={id}");
+            let mut connection = client::Connection::open(gateway.data).await;
+            let answer = connection.call(method.parse().unwrap(), &path, headers, "").await;
+            assert_eq!(answer.status, status, "{path} {headers:?}: {}", answer.text());
+        }
+    }
+    assert!(!theirs.is_sleeping());
+    assert_eq!(gateway.get("/engines").await.status, 403, "nor are they shown");
+    assert_eq!(gateway.get("/gateways/c/llm/engines").await.status, 404);
+
+    let answer =
+        client::post(gateway.data, &format!("/sleep?id={id}"), &[("host", "b.example.com")], "").await;
+    assert_eq!((answer.status.as_u16(), theirs.is_sleeping(), ours.is_sleeping()), (200, true, false));
+}
+
 /// D09
 #[tokio::test]
 async fn malformed_bodies_get_their_400_and_harm_nobody() {

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::dialect::LocalPage;
-use crate::respond::{self, Dialect, FailureContext, respond};
+use crate::respond::{self, Dialect, FailureContext, GATEWAY_UNNAMED, respond};
 
 mod card;
 
@@ -65,11 +65,23 @@ pub struct LocalFacts<'a> {
 pub fn answer(page: LocalPage, snapshot: &Snapshot, facts: &LocalFacts<'_>) -> Response<Bytes> {
     match page {
         LocalPage::Models => json(StatusCode::OK, &models(snapshot, facts), facts),
-        LocalPage::Engines => json(StatusCode::OK, &engines(snapshot, facts), facts),
+        LocalPage::Engines => match in_question(snapshot, facts.gateway) {
+            Ok(gateways) => json(StatusCode::OK, &engines(&gateways, facts), facts),
+            Err(kind) => failed(kind, facts),
+        },
         LocalPage::Version => json(StatusCode::OK, &Version { version: facts.version }, facts),
         LocalPage::Health => health(facts),
         LocalPage::Metrics => metrics(facts),
     }
+}
+
+fn failed(kind: FailureKind, facts: &LocalFacts<'_>) -> Response<Bytes> {
+    let context = FailureContext {
+        format: facts.gateway.map_or_else(Default::default, |gateway| gateway.settings.error_format),
+        dialect: facts.dialect,
+        ..FailureContext::new(facts.request_id)
+    };
+    respond::failure(&kind.into(), &context)
 }
 
 fn json<T: Serialize>(status: StatusCode, page: &T, facts: &LocalFacts<'_>) -> Response<Bytes> {
@@ -109,10 +121,30 @@ fn models<'a>(snapshot: &'a Snapshot, facts: &LocalFacts<'a>) -> ModelList<'a> {
 }
 
 fn gateways<'a>(snapshot: &'a Snapshot, facts: &LocalFacts<'a>) -> Vec<&'a Gateway> {
-    match facts.gateway {
-        Some(gateway) => vec![gateway],
-        None => snapshot.gateways.iter().map(|gateway| &**gateway).collect(),
+    facts.gateway.map_or_else(|| all(snapshot), |gateway| vec![gateway])
+}
+
+fn all(snapshot: &Snapshot) -> Vec<&Gateway> {
+    snapshot.gateways.iter().map(|gateway| &**gateway).collect()
+}
+
+/// The gateways that a request about engines is for: the `named` one. Where none is named: all, if they are of one namespace,
+/// because the engines of one namespace are not shown to clients of another, nor put to sleep by them.
+///
+/// Fails with `Forbidden` where a gateway must be named.
+pub fn in_question<'a>(
+    snapshot: &'a Snapshot,
+    named: Option<&'a Gateway>,
+) -> Result<Vec<&'a Gateway>, FailureKind> {
+    if let Some(named) = named {
+        return Ok(vec![named]);
     }
+    let namespaces = || snapshot.gateways.iter().map(|gateway| &gateway.name.namespace);
+    let first = namespaces().next();
+    if namespaces().any(|namespace| Some(namespace) != first) {
+        return Err(FailureKind::Forbidden { what: GATEWAY_UNNAMED });
+    }
+    Ok(all(snapshot))
 }
 
 #[derive(Serialize)]
@@ -123,9 +155,9 @@ struct Engine<'a> {
 }
 
 /// Endpoints by URL, each once, with the models that the gateways in question route there.
-fn engines<'a>(snapshot: &'a Snapshot, facts: &LocalFacts<'a>) -> Vec<Engine<'a>> {
+fn engines<'a>(gateways: &[&'a Gateway], facts: &LocalFacts<'_>) -> Vec<Engine<'a>> {
     let mut found: BTreeMap<&str, (&EndpointSpec, BTreeSet<&str>)> = BTreeMap::new();
-    for gateway in gateways(snapshot, facts) {
+    for gateway in gateways {
         for route in gateway.routes.values() {
             for endpoint in &route.pool.endpoints {
                 let (_, models) =
@@ -154,14 +186,23 @@ pub fn pinned(pool: &Pool, id: &str) -> Option<u32> {
     pool.endpoints.iter().position(|endpoint| engine_id(&endpoint.spec) == id).map(|index| index as u32)
 }
 
-/// The endpoint that an engine id names, for engine control.
+/// The endpoint of these gateways that an engine id names, for engine control. Ids are of pod names, so that two namespaces
+/// may have the same.
 ///
 /// Fails with `EngineIdMissing` or `EngineIdUnknown`.
-pub fn find_engine<'a>(snapshot: &'a Snapshot, id: Option<&str>) -> Result<&'a Endpoint, FailureKind> {
+pub fn find_engine<'a>(
+    snapshot: &'a Snapshot,
+    gateways: &[&Gateway],
+    id: Option<&str>,
+) -> Result<&'a Endpoint, FailureKind> {
     let id = id.filter(|id| !id.is_empty()).ok_or(FailureKind::EngineIdMissing)?;
-    let known = Uuid::try_parse(id).ok();
-    let found =
-        known.and_then(|id| snapshot.endpoints.iter().find(|endpoint| engine_id(&endpoint.spec) == id));
+    let routes = || gateways.iter().flat_map(|gateway| gateway.routes.values());
+    let is_theirs = |endpoint: &Endpoint| {
+        let slot = endpoint.state.slot;
+        routes().any(|route| route.pool.endpoints.iter().any(|other| other.state.slot == slot))
+    };
+    let named = |id| snapshot.endpoints.iter().filter(move |endpoint| engine_id(&endpoint.spec) == id);
+    let found = Uuid::try_parse(id).ok().and_then(|id| named(id).find(|endpoint| is_theirs(endpoint)));
     found.ok_or_else(|| FailureKind::EngineIdUnknown { id: id.into() })
 }
 

@@ -76,7 +76,7 @@ async fn live(flight: &mut Flight, parts: &Parts, incoming: Incoming) -> Result<
     let is_bodyless = match address.operation {
         Operation::Json(kind) => kind.is_bodyless(),
         Operation::Multipart(_) => false,
-        Operation::Local(page) => return Ok(Served::Here(here::page(flight, page, &address))),
+        Operation::Local(page) => return here::page(flight, page, &address).map(Served::Here),
         // Boxed: it is rare, and its state would make every request's larger.
         Operation::EngineControl(control) => {
             return Box::pin(here::control(flight, control, parts, &address)).await;
@@ -167,10 +167,7 @@ fn error_format(flight: &Flight, parts: &Parts) -> ErrorFormat {
     let worker = &flight.worker;
     let snapshot = worker.router.borrow_mut().load(worker);
     let address = Address::of(parts, &worker.shared.options.root_path).ok();
-    let named = address.and_then(|address| match address.gateway {
-        Some((namespace, name)) => snapshot.gateway_by_name(namespace, name),
-        None => snapshot.gateway_by_host(address.host?),
-    });
+    let named = address.and_then(|address| address.named(&snapshot).ok().flatten());
     let only = if let [only] = &snapshot.gateways[..] { Some(only) } else { None };
     named.or(only).map_or_else(ErrorFormat::default, |gateway| gateway.settings.error_format)
 }

@@ -26,6 +26,10 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const ENGINE_CONTROL_OFF: &str =
     "Engine control is off. Start the gateway with --engine-control to allow it.";
 
+/// What `FailureKind::Forbidden` says where a request about engines must name its gateway.
+pub const GATEWAY_UNNAMED: &str = "Gateways of several namespaces are served here. \
+    Name one: put /gateways/<namespace>/<name> before the path, or send its host name.";
+
 /// A client's text is repeated in an answer up to this many bytes.
 pub const ECHO_BYTES_MAX: usize = 1_024;
 

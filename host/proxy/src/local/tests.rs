@@ -92,7 +92,9 @@ fn engine_ids_are_of_the_pods_name_or_of_the_url() {
 #[test]
 fn an_engine_is_found_by_its_id() {
     let world = world();
-    let url = |id| find_engine(&world.snapshot, id).map(|endpoint| endpoint.spec.id.url.to_string());
+    let gateways = in_question(&world.snapshot, None).unwrap();
+    let url =
+        |id| find_engine(&world.snapshot, &gateways, id).map(|endpoint| endpoint.spec.id.url.to_string());
     assert_eq!(url(Some("1e834a65-7d39-5ae5-954b-81f3e40b7b9e")).as_deref(), Ok("http://10.0.0.1:8000"));
     assert_eq!(url(None), Err(FailureKind::EngineIdMissing));
     assert_eq!(url(Some("")), Err(FailureKind::EngineIdMissing));
@@ -100,6 +102,42 @@ fn an_engine_is_found_by_its_id() {
     let pool = &world.snapshot.gateways[0].route("base").unwrap().pool;
     assert_eq!(pinned(pool, "1e834a65-7d39-5ae5-954b-81f3e40b7b9e"), Some(0));
     assert_eq!(pinned(pool, "nobody"), None);
+}
+
+/// C14: engines of another gateway are unknown, pods of the same name in another namespace among them.
+#[test]
+fn an_engine_is_found_only_in_the_gateway_in_question() {
+    let pods = [
+        ("http://10.0.0.1:8000", "vllm-0"),
+        ("http://10.0.0.2:8000", "vllm-0"),
+        ("http://10.0.0.3:8000", ""),
+    ]
+    .map(|(url, pod)| fixture::endpoint(url, pod));
+    let draft = |namespace: &str, endpoints: &[Arc<EndpointSpec>]| {
+        let mut draft = fixture::gateway("llm", vec![fixture::route(namespace, endpoints)]);
+        draft.name.namespace = namespace.into();
+        draft
+    };
+    let drafts = vec![draft("a", &pods[..1]), draft("b", &pods[1..])];
+    let snapshot = fixture::snapshot(&mut Assembler::default(), drafts);
+    let of = |index: usize, id: Uuid| {
+        let gateways = in_question(&snapshot, Some(&snapshot.gateways[index])).unwrap();
+        let found = find_engine(&snapshot, &gateways, Some(&id.to_string()));
+        found.map(|endpoint| endpoint.spec.id.url.to_string())
+    };
+    let (shared, plain) = (engine_id(&pods[0]), engine_id(&pods[2]));
+    assert_eq!(of(0, shared).as_deref(), Ok("http://10.0.0.1:8000"));
+    assert_eq!(of(1, shared).as_deref(), Ok("http://10.0.0.2:8000"), "the same id, of the other namespace");
+    assert_eq!(of(1, plain).as_deref(), Ok("http://10.0.0.3:8000"));
+    assert_eq!(of(0, plain), Err(FailureKind::EngineIdUnknown { id: plain.to_string().into() }));
+    let unnamed = in_question(&snapshot, None).map(|gateways| gateways.len());
+    assert_eq!(unnamed, Err(FailureKind::Forbidden { what: GATEWAY_UNNAMED }), "two namespaces");
+    let page = answer(
+        LocalPage::Engines,
+        &snapshot,
+        &facts(&World { snapshot: Arc::clone(&snapshot), cards: Cards::new() }),
+    );
+    assert_eq!(page.status(), 403);
 }
 
 #[test]

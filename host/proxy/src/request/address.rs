@@ -1,8 +1,11 @@
 //! What the target of a request says: which gateway, which operation, and what goes on to the engine.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use domain::failure::FailureKind;
+use domain::route::Gateway;
+use domain::snapshot::Snapshot;
 use http::header::{CONTENT_TYPE, HOST};
 use http::request::Parts;
 
@@ -35,6 +38,19 @@ impl<'a> Address<'a> {
             None => parts.headers.get(HOST).and_then(|host| host.to_str().ok()),
         };
         Ok(Self { gateway, host, operation, path, query: parts.uri.query() })
+    }
+
+    /// The gateway that the path names, or else the host. `None`: neither names one.
+    ///
+    /// Fails with `PathUnknown` where the path names a gateway that does not exist.
+    pub(super) fn named<'s>(&self, snapshot: &'s Snapshot) -> Result<Option<&'s Arc<Gateway>>, FailureKind> {
+        match self.gateway {
+            Some((namespace, name)) => match snapshot.gateway_by_name(namespace, name) {
+                Some(gateway) => Ok(Some(gateway)),
+                None => Err(FailureKind::PathUnknown),
+            },
+            None => Ok(self.host.and_then(|host| snapshot.gateway_by_host(host))),
+        }
     }
 
     /// The engine that the client wants.

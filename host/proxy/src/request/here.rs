@@ -23,13 +23,14 @@ use crate::upstream::{Connection, Forwarded, Framing, Piece, exchange, listed_in
 const CONTROL_BYTES_MAX: usize = 64 << 10;
 
 /// One of our own pages.
-pub(super) fn page(flight: &Flight, page: LocalPage, address: &Address<'_>) -> Response<Bytes> {
+pub(super) fn page(
+    flight: &Flight,
+    page: LocalPage,
+    address: &Address<'_>,
+) -> Result<Response<Bytes>, FailureKind> {
     let worker = &flight.worker;
     let snapshot = worker.router.borrow_mut().load(worker);
-    let gateway = match address.gateway {
-        Some((namespace, name)) => snapshot.gateway_by_name(namespace, name),
-        None => address.host.and_then(|host| snapshot.gateway_by_host(host)),
-    };
+    let gateway = address.named(&snapshot)?;
     let options = &worker.shared.options;
     let cards = options.status.cards();
     let facts = LocalFacts {
@@ -43,10 +44,11 @@ pub(super) fn page(flight: &Flight, page: LocalPage, address: &Address<'_>) -> R
         dynamic_config: None,
         metrics: options.metrics.as_ref(),
     };
-    local::answer(page, &snapshot, &facts)
+    Ok(local::answer(page, &snapshot, &facts))
 }
 
-/// A control of the engine that `?id=` names: forwarded to it, and remembered.
+/// A control of the engine that `?id=` names: forwarded to it, and remembered. The engine is one of the gateway that the
+/// request is for ([`local::in_question`]).
 pub(super) async fn control(
     flight: &mut Flight,
     control: Control,
@@ -59,7 +61,9 @@ pub(super) async fn control(
     }
     let endpoint = {
         let snapshot = worker.router.borrow_mut().load(&worker);
-        local::find_engine(&snapshot, address.engine_id().as_deref())?.clone()
+        let named = address.named(&snapshot)?;
+        let gateways = local::in_question(&snapshot, named.map(|gateway| &**gateway))?;
+        local::find_engine(&snapshot, &gateways, address.engine_id().as_deref())?.clone()
     };
     let timeouts = Timeouts::default();
     let path_and_query = address.forwarded_without_id();
