@@ -19,6 +19,7 @@ mod observation;
 mod policies;
 mod prefix;
 mod real;
+mod request_log;
 mod routing;
 mod streaming;
 mod surface;

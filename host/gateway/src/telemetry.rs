@@ -1,56 +1,34 @@
 //! Where log lines go: standard error, as text or JSON.
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::FilterFn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::args::Format;
 
-/// Installs the subscriber. Called once, before anything logs. `request_log` lets the one-line-per-request target through.
+mod levels;
+mod lines;
+mod source;
+
+use levels::Levels;
+use lines::Lines;
+
+/// Installs the subscriber. Called once, before anything logs. `request_log` lets the line of each request through, at
+/// every `level`; without it those lines are left out at every `level`.
 pub(crate) fn install(level: &str, format: Format, request_log: bool) -> anyhow::Result<()> {
-    let filter = filter(level, request_log).map_err(|why| anyhow::anyhow!("--log-level {level:?}: {why}"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        Format::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        Format::Json => builder.json().flatten_event(true).init(),
-    }
+    let levels =
+        Levels::read(level, request_log).map_err(|why| anyhow::anyhow!("--log-level {level:?}: {why}"))?;
+    let most = levels.most();
+    let filter = FilterFn::new(move |event| levels.lets_through(event)).with_max_level_hint(most);
+    let lines = Lines { format, is_coloured: is_coloured() };
+    let layer = tracing_subscriber::fmt::layer().event_format(lines).with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(layer.and_then(filter)).try_init()?;
     Ok(())
 }
 
-/// A word alone that is no level would be taken for the name of a part, and everything else be silent.
-fn filter(level: &str, request_log: bool) -> Result<EnvFilter, String> {
-    let level = level.split(',').map(in_our_words).collect::<Vec<_>>().join(",");
-    let words = level.split(',').filter(|word| !word.contains(['=', '[']));
-    for word in words {
-        if word.parse::<LevelFilter>().is_err() {
-            return Err(format!("{word:?} is no level; there are off, error, warn, info, debug and trace"));
-        }
-    }
-    let requests = if request_log { "request=info" } else { "request=off" };
-    EnvFilter::try_new(format!("{level},{requests}")).map_err(|error| error.to_string())
-}
-
-/// Levels as the production stack's router spells them.
-fn in_our_words(word: &str) -> &str {
-    match word.to_ascii_lowercase().as_str() {
-        "warning" => "warn",
-        "critical" => "error",
-        _ => word,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slip_in_the_log_level_is_refused_instead_of_silencing_everything() {
-        for level in
-            ["info", "off", "WARN", "info,policy=debug", "error,control=trace", "warning", "Critical"]
-        {
-            assert!(filter(level, false).is_ok(), "{level}");
-        }
-        for level in ["warnings", "inof", "info,verbose", "info,policy=debgu"] {
-            assert!(filter(level, true).is_err(), "{level}");
-        }
-    }
+/// Colours are for terminals, and not where `NO_COLOR` is set (no-color.org).
+fn is_coloured() -> bool {
+    let is_refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !is_refused && std::io::IsTerminal::is_terminal(&std::io::stderr())
 }

@@ -1,12 +1,13 @@
-//! The one log line of a request, target `request`, level debug: names and numbers, never contents.
+//! The one log line of a request, target `request`, level info: names and numbers, never contents. `--request-log` lets
+//! it through, whatever `--log-level` says of the rest.
 
 use domain::outcome::Ending;
 
 use super::End;
 
-/// Writes the line, if anybody listens. Absent facts are absent fields.
+/// Writes the line, if the log takes it. Absent facts are absent fields; a status of 0 is of a client that left.
 pub(super) fn write(end: &End<'_>, status: u16, error: Option<&'static str>) {
-    if !tracing::enabled!(target: "request", tracing::Level::DEBUG) {
+    if !tracing::enabled!(target: "request", tracing::Level::INFO) {
         return;
     }
     let outcome = end.outcome;
@@ -18,7 +19,7 @@ pub(super) fn write(end: &End<'_>, status: u16, error: Option<&'static str>) {
     };
     let usage = outcome.usage;
     let millis = |duration: std::time::Duration| duration.as_secs_f64() * 1e3;
-    tracing::debug!(
+    tracing::info!(
         target: "request",
         request_id = end.request_id,
         operation = end.operation,
