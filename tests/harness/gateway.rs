@@ -34,6 +34,8 @@ pub struct Options {
     pub policies: Vec<(String, Vec<u8>)>,
     /// Serve from the cluster that the environment names, not from a directory.
     pub from_cluster: bool,
+    /// Flags that the harness would set and leaves to their defaults.
+    pub without: Vec<&'static str>,
 }
 
 impl Options {
@@ -127,7 +129,7 @@ impl Gateway {
             // Longer than any test has patience: who ends in time has drained, and not given up.
             ("--drain-timeout", "1h"),
         ] {
-            if !options.args.iter().any(|arg| arg == flag) {
+            if !options.args.iter().any(|arg| arg == flag) && !options.without.contains(&flag) {
                 command.args([flag, value]);
             }
         }
@@ -294,8 +296,19 @@ impl Gateway {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends SIGINT, as Ctrl-C at a terminal does.
+    pub fn interrupt(&self) {
+        self.signal("INT");
+    }
+
+    /// Sends the signal of this name to the process.
+    fn signal(&self, name: &str) {
         let pid = self.pid().to_string();
-        let status = std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+        let status =
+            std::process::Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill runs");
         assert!(status.success());
     }
 

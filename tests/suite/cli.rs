@@ -217,3 +217,24 @@ async fn bad_flags_end_with_a_usage_error() {
     }
     assert!(out(&run(&["--version"]).await).starts_with("wicketgate "));
 }
+
+/// B9: no arguments, no service: help, and the exit code of a usage error, whatever the environment says.
+#[tokio::test]
+async fn without_arguments_help_is_printed_and_nothing_is_served() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new(binary());
+    command.env("METRICS_ADDR", "127.0.0.1:0").env("HEALTH_PROBE_ADDR", "127.0.0.1:0");
+    command.env("KUBECONFIG", directory.path().join("none"));
+    let output = soon("help", command.kill_on_drop(true).output()).await.unwrap();
+    assert_eq!(code(&output), 2, "{}", err(&output));
+    let help = err(&output);
+    for expected in
+        ["Usage: wicketgate", "serve --manifests manifests/", "check", "explain", "policy", "--help"]
+    {
+        assert!(help.contains(expected), "{expected}: {help}");
+    }
+    assert!(!help.contains("--prefix-index-bytes"), "the flags of `serve` are in its own help: {help}");
+    let bare = run(&["--manifests", text(&directory.path().join("nowhere"))]).await;
+    assert_eq!(code(&bare), 1, "bare flags still serve");
+    assert!(err(&bare).contains("nowhere"), "{}", err(&bare));
+}

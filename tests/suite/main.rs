@@ -5,6 +5,7 @@
 
 mod abuse;
 mod cli;
+mod endings;
 mod errors;
 mod failover;
 mod framing;

@@ -1,10 +1,10 @@
 //! The command line. Precedence: flag, then environment, then default.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use control::observe::{EXPORTERS_MAX, Exporter};
 
 mod router;
@@ -13,16 +13,30 @@ mod seed;
 pub(crate) use router::instead;
 pub(crate) use seed::{Inert, go_style};
 
+/// How to begin.
+const EXAMPLES: &str = "\
+Examples:
+  wicketgate check manifests/                                     what is wrong with a directory of manifests
+  wicketgate serve --manifests manifests/ --listen 127.0.0.1:8001 serve it on this machine
+  wicketgate serve                                                serve the cluster that KUBECONFIG or the pod leads to";
+
+/// What is printed when there are no arguments: the commands and how to begin, not the sixty flags of `serve`.
+pub(crate) fn short_help() -> clap::builder::StyledStr {
+    let cli = Cli::command().mut_args(|arg| arg.hide(true));
+    cli.override_usage("wicketgate COMMAND [FLAGS]; `wicketgate COMMAND --help` lists them").render_help()
+}
+
 /// An inference gateway whose routing policies are WebAssembly components.
 #[derive(Debug, Parser)]
 #[command(
     name = "wicketgate",
     version,
     args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true
+    subcommand_negates_reqs = true,
+    after_help = EXAMPLES
 )]
 pub(crate) struct Cli {
-    /// What to do; `serve` when absent, so that bare flags work.
+    /// What to do; `serve` when absent and flags are given. Without any argument, help is printed
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
     /// Flags of `serve`.
@@ -33,7 +47,7 @@ pub(crate) struct Cli {
 /// Subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Serve traffic (the default)
+    /// Serve traffic (the default for bare flags)
     Serve(Box<ServeArgs>),
     /// Read a directory of manifests and say what is wrong with it; exit 1 on errors
     Check(CheckArgs),
@@ -98,12 +112,13 @@ pub(crate) struct ServeArgs {
     /// Worker threads of the data plane [default: as many as the CPU quota allows]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) workers: Option<u16>,
-    /// Metrics and admin pages; `0` disables
-    #[arg(long, env = "METRICS_ADDR", value_name = "ADDR", default_value = ":9090", value_parser = optional_address)]
-    pub(crate) metrics_bind_address: OptionalAddress,
-    /// Probes `/healthz`, `/livez`, `/readyz`; `0` disables
-    #[arg(long, env = "HEALTH_PROBE_ADDR", value_name = "ADDR", default_value = ":8081", value_parser = optional_address)]
-    pub(crate) health_probe_bind_address: OptionalAddress,
+    /// Metrics and admin pages; `0` disables [default: :9090; with --manifests and only loopback addresses for data,
+    /// port 9090 of the first --listen's host]
+    #[arg(long, env = "METRICS_ADDR", value_name = "ADDR", value_parser = optional_address)]
+    metrics_bind_address: Option<OptionalAddress>,
+    /// Probes `/healthz`, `/livez`, `/readyz`; `0` disables [default: :8081, on the same hosts as metrics]
+    #[arg(long, env = "HEALTH_PROBE_ADDR", value_name = "ADDR", value_parser = optional_address)]
+    health_probe_bind_address: Option<OptionalAddress>,
     /// Directory that `file` sources of policies are relative to, and may not leave
     #[arg(long, value_name = "DIR", default_value = "/policies")]
     pub(crate) policy_dir: PathBuf,
@@ -149,16 +164,18 @@ pub(crate) struct ServeArgs {
     /// Say on answers which endpoint and policy were chosen (`x-wicketgate-endpoint`, `x-wicketgate-policy`)
     #[arg(long)]
     pub(crate) answer_headers: bool,
-    /// One structured log line per request
+    /// One structured log line per request, whatever --log-level says
     #[arg(long)]
     pub(crate) request_log: bool,
-    /// After SIGTERM, keep accepting for this long while readiness already fails
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
-    pub(crate) drain_delay: Duration,
-    /// After that, let streams finish for this long
+    /// After SIGTERM, keep accepting for this long while readiness already fails; not after Ctrl-C [default: 5s, or 0s
+    /// with --manifests]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    drain_delay: Option<Duration>,
+    /// After that, let requests and streams finish for this long; a second signal ends at once
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub(crate) drain_timeout: Duration,
-    /// Log verbosity: error, warn, info, debug, trace, or a filter such as `info,policy=debug`
+    /// Log verbosity: off, error, warn, info, debug or trace, and PART=LEVEL after commas, such as `info,policy=debug`.
+    /// Parts are cluster, config, engine, gateway, policy and server; libraries (`hyper=debug`) log warnings unless named
     #[arg(long, env = "WICKETGATE_LOG", value_name = "LEVEL", default_value = "info")]
     pub(crate) log_level: String,
     /// Log format
@@ -169,7 +186,40 @@ pub(crate) struct ServeArgs {
     pub(crate) inert: Inert,
 }
 
+/// Port of metrics and admin pages, where none is given.
+const METRICS_PORT: u16 = 9090;
+/// Port of probes, where none is given.
+const PROBES_PORT: u16 = 8081;
+/// How long load balancers of a cluster may take to notice that a pod leaves.
+const CLUSTER_DRAIN_DELAY: Duration = Duration::from_secs(5);
+
 impl ServeArgs {
+    /// Where metrics and admin pages are. `None`: nowhere.
+    pub(crate) fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_bind_address.map_or_else(|| Some(self.beside_data(METRICS_PORT)), |given| given.0)
+    }
+
+    /// Where probes are. `None`: nowhere.
+    pub(crate) fn probes_address(&self) -> Option<SocketAddr> {
+        self.health_probe_bind_address.map_or_else(|| Some(self.beside_data(PROBES_PORT)), |given| given.0)
+    }
+
+    /// `port` on all interfaces; or, without a cluster and with loopback addresses only for data, on the first of those:
+    /// on a laptop nothing is opened to the network that was not asked for.
+    fn beside_data(&self, port: u16) -> SocketAddr {
+        let mut data = self.listen.iter().chain(&self.listen_tls);
+        let is_local =
+            self.manifests.is_some() && data.all(|address| address.ip().to_canonical().is_loopback());
+        let host = self.listen.first().map(SocketAddr::ip).filter(|_| is_local);
+        SocketAddr::new(host.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port)
+    }
+
+    /// How long requests are still accepted after SIGTERM. Without a cluster there are no endpoints to be taken out.
+    pub(crate) fn drain_delay(&self) -> Duration {
+        let unasked = if self.manifests.is_some() { Duration::ZERO } else { CLUSTER_DRAIN_DELAY };
+        self.drain_delay.unwrap_or(unasked)
+    }
+
     /// The Service of this gateway: an empty name is none, and means the default.
     pub(crate) fn gateway_service(&self) -> &str {
         if self.gateway_service.is_empty() { GATEWAY_SERVICE } else { &self.gateway_service }
@@ -325,8 +375,6 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -348,6 +396,54 @@ mod tests {
             assert_eq!((cli.serve.manifests, cli.serve.leader_elect), (None, wanted), "{flag}");
         }
         assert!(Cli::try_parse_from(["wicketgate", "--leader-elect=perhaps"]).is_err());
+    }
+
+    fn serve_args(args: &[&str]) -> ServeArgs {
+        Cli::parse_from(["wicketgate"].into_iter().chain(args.iter().copied())).serve
+    }
+
+    /// D4: on a laptop, probes and metrics are where the data plane is.
+    #[test]
+    fn probes_and_metrics_follow_a_loopback_data_plane_without_a_cluster() {
+        let [here, here6] = ["--listen=127.0.0.1:8001", "--listen=[::1]:8001"];
+        let cases: [(&[&str], &str, &str); 9] = [
+            (&["--manifests=m", here], "127.0.0.1:9090", "127.0.0.1:8081"),
+            (&["--manifests=m", "--listen=localhost:1"], "127.0.0.1:9090", "127.0.0.1:8081"),
+            (&["--manifests=m", here6, here], "[::1]:9090", "[::1]:8081"),
+            (
+                &["--manifests=m", "--listen=[::ffff:127.0.0.1]:1"],
+                "[::ffff:127.0.0.1]:9090",
+                "[::ffff:127.0.0.1]:8081",
+            ),
+            (&["--manifests=m"], "0.0.0.0:9090", "0.0.0.0:8081"),
+            (&["--manifests=m", here, "--listen=10.0.0.1:1"], "0.0.0.0:9090", "0.0.0.0:8081"),
+            (
+                &["--manifests=m", here, "--listen-tls=:1", "--tls-cert=c", "--tls-key=k"],
+                "0.0.0.0:9090",
+                "0.0.0.0:8081",
+            ),
+            (&[here], "0.0.0.0:9090", "0.0.0.0:8081"),
+            (&["--manifests=m", here, "--metrics-bind-address=:1"], "0.0.0.0:1", "127.0.0.1:8081"),
+        ];
+        for (args, metrics, probes) in cases {
+            let args = (args, serve_args(args));
+            let found = [args.1.metrics_address(), args.1.probes_address()]
+                .map(|address| address.unwrap().to_string());
+            assert_eq!(found, [metrics, probes], "{:?}", args.0);
+        }
+        assert_eq!(
+            serve_args(&["--manifests=m", here, "--health-probe-bind-address=0"]).probes_address(),
+            None
+        );
+    }
+
+    /// N9: the delay is for the load balancers of a cluster.
+    #[test]
+    fn the_drain_delay_is_nothing_without_a_cluster_unless_it_is_asked_for() {
+        let delay = |args: &[&str]| serve_args(args).drain_delay();
+        assert_eq!(delay(&["--workers=1"]), CLUSTER_DRAIN_DELAY);
+        assert_eq!(delay(&["--manifests=m"]), Duration::ZERO);
+        assert_eq!(delay(&["--manifests=m", "--drain-delay=7s"]), Duration::from_secs(7));
     }
 
     #[test]

@@ -22,7 +22,14 @@ use args::{Cli, Command};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Exit code where the command line says nothing that can be done.
+const USAGE: u8 = 2;
+
 fn main() -> ExitCode {
+    if std::env::args_os().len() <= 1 {
+        say_error(format_args!("{}", args::short_help()));
+        return ExitCode::from(USAGE);
+    }
     let cli = match Cli::try_parse_from(args::go_style(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => {
@@ -31,7 +38,7 @@ fn main() -> ExitCode {
             if let Some(instead) = args::instead(&error) {
                 say_error(format_args!("\n{instead}"));
             }
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
         }
     };
     if matches!(cli.command, None | Some(Command::Serve(_))) {

@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::args::ServeArgs;
 use crate::pages::{self, Phase};
-use crate::shutdown::Signals;
+use crate::shutdown::{Ask, Signals};
 use crate::{admin, telemetry};
 
 /// How long the first snapshot waits for its policies.
@@ -129,7 +129,7 @@ impl Running {
     /// Becomes ready when the first snapshot is in force, waits for a signal, and ends everything in order.
     fn until_told(self, args: &ServeArgs) -> anyhow::Result<()> {
         let Self { server, control, phase, published, status, admin } = self;
-        let signal = admin.block_on(async {
+        let (told, signals) = admin.block_on(async {
             let mut signals = Signals::register()?;
             let mut reports = control.reports();
             let ready = async {
@@ -142,17 +142,21 @@ impl Running {
                 tracing::info!("ready");
                 std::future::pending::<()>().await;
             };
-            let signal = tokio::select! {
-                signal = signals.first() => signal,
-                () = ready => "the control plane ended",
+            let told = tokio::select! {
+                ask = signals.next() => Some(ask),
+                () = ready => None,
                 never = watch_health(&control, &status) => match never {},
             };
-            anyhow::Ok(signal)
+            anyhow::Ok((told, signals))
         })?;
         phase.send_replace(Phase::Draining);
-        tracing::info!(signal, delay = ?args.drain_delay, timeout = ?args.drain_timeout, "draining");
-        std::thread::sleep(args.drain_delay);
-        let cut = server.drain(args.drain_timeout);
+        let workers = server.workers();
+        let in_flight = move || -> u32 { workers.states().iter().map(|worker| worker.in_flight).sum() };
+        let drain = Drain::of(args, told, in_flight());
+        drain.announce(in_flight());
+        admin.spawn(end_at_once(signals, told.unwrap_or(Ask::Terminate), in_flight));
+        std::thread::sleep(drain.delay);
+        let cut = server.drain(drain.timeout);
         if cut > 0 {
             tracing::warn!(cut, "requests were cut off: the drain timeout is over");
         }
@@ -161,6 +165,47 @@ impl Running {
         tracing::info!("ended");
         Ok(())
     }
+}
+
+/// How the data plane ends.
+struct Drain {
+    /// The signal's name, or what else happened.
+    signal: &'static str,
+    /// How long requests are still accepted.
+    delay: Duration,
+    /// How long they may finish after that.
+    timeout: Duration,
+}
+
+impl Drain {
+    /// At a terminal there are no load balancers to wait for, and with no request in flight nothing to finish.
+    fn of(args: &ServeArgs, told: Option<Ask>, in_flight: u32) -> Self {
+        let signal = told.map_or("the control plane ended", Ask::name);
+        match told {
+            Some(Ask::Interrupt) => {
+                let timeout = if in_flight > 0 { args.drain_timeout } else { Duration::ZERO };
+                Self { signal, delay: Duration::ZERO, timeout }
+            }
+            _ => Self { signal, delay: args.drain_delay(), timeout: args.drain_timeout },
+        }
+    }
+
+    fn announce(&self, in_flight: u32) {
+        let Self { signal, delay, timeout } = self;
+        tracing::info!(signal, in_flight, ?delay, ?timeout, "draining");
+        if in_flight > 0 {
+            let requests =
+                if in_flight == 1 { "1 request is".to_owned() } else { format!("{in_flight} requests are") };
+            tracing::info!("{requests} in flight and may finish; a second signal (Ctrl-C) ends at once");
+        }
+    }
+}
+
+/// Ends the process at the second signal. Whatever else is still under way, such as giving the Lease back, is left out.
+async fn end_at_once(signals: Signals, first: Ask, in_flight: impl Fn() -> u32) {
+    let code = signals.second(first).await;
+    tracing::warn!(cut = in_flight(), "a second signal: the gateway ends at once");
+    std::process::exit(code.into());
 }
 
 /// Shows on `/health` what has ended by itself. The probes do not follow: what was in force last goes on serving, and a restart
@@ -326,11 +371,11 @@ fn start_admin(
         .build()?;
     let mut bound = [None, None];
     let both = [
-        (args.metrics_bind_address, pages::admin(sources)),
-        (args.health_probe_bind_address, pages::probes(phases, server.workers())),
+        (args.metrics_address(), pages::admin(sources)),
+        (args.probes_address(), pages::probes(phases, server.workers())),
     ];
     for (slot, (address, pages)) in bound.iter_mut().zip(both) {
-        if let Some(address) = address.0 {
+        if let Some(address) = address {
             let listener = admin::bind(address)?;
             *slot = Some(listener.local_addr()?);
             runtime.spawn(admin::serve(listener, pages));

@@ -125,7 +125,7 @@ mod tests {
         ];
         let cli = Cli::parse_from(go_style(args.into_iter().map(Into::into)));
         assert!(cli.serve.leader_elect);
-        assert_eq!(cli.serve.metrics_bind_address.0.map(|address| address.port()), Some(8443));
+        assert_eq!(cli.serve.metrics_address().map(|address| address.port()), Some(8443));
         let ignored: Vec<&str> = cli.serve.inert.ignored().map(|(flag, _)| flag).collect();
         assert_eq!(ignored, ["enable-http2", "webhook-cert-path", "zap-log-level"]);
     }
