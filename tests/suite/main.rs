@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "what is not as a test expects fails it")]
 
 mod abuse;
+mod beginnings;
 mod cli;
 mod endings;
 mod errors;

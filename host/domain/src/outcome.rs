@@ -69,7 +69,8 @@ pub struct Outcome {
     pub chunks: u64,
     /// From the head of the request to the end.
     pub duration: Duration,
-    /// From the end of the request's body to the first byte of the answer's body.
+    /// From the end of the request's body to the first content of the answer: in a stream, the first event that carries
+    /// some; in any other answer, the first byte of its body. `None`: none came.
     pub first_byte: Option<Duration>,
     /// What deciding took.
     pub decision: Duration,

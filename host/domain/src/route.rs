@@ -40,10 +40,10 @@ impl Default for Limits {
 pub struct Timeouts {
     /// TCP (and TLS) connect. Default 2 s.
     pub connect: Duration,
-    /// From the end of the request's body to the head of the answer: the budget of queueing, connecting and retries
-    /// together. Default 600 s (a long prefill on an NPU takes minutes).
+    /// From the end of the request's body to the first byte of the answer's body: the budget of queueing, connecting,
+    /// retries and prefill together. Default 600 s (a long prefill on an NPU takes minutes).
     pub response_header: Duration,
-    /// Between two chunks of an answer. Default 300 s.
+    /// Between two chunks of an answer, from its first byte on. Default 300 s.
     pub idle: Duration,
 }
 

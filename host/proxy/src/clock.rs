@@ -59,6 +59,11 @@ impl Clock {
         self.exact_ms(Instant::now()).saturating_add(after_ms)
     }
 
+    /// Whether no more than `max` has passed since the coarse time was `since_ms`. Reads the clock.
+    pub(crate) fn is_within(&self, since_ms: u64, max: Duration) -> bool {
+        self.exact_ms(Instant::now()).saturating_sub(since_ms) <= max.as_millis() as u64
+    }
+
     /// Moves the coarse time on and wakes every task whose timer has come.
     pub(crate) fn tick(&self, now: Instant) {
         let now_ms = self.exact_ms(now);

@@ -5,8 +5,9 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use domain::breaker::Admit;
 use domain::endpoint::{Endpoint, InFlight};
 use domain::failure::{Failure, FailureKind};
@@ -24,12 +25,19 @@ use crate::intake::Body;
 use crate::record::{self, Decision};
 use crate::route::{Decided, Facts, Question};
 use crate::server::Worker;
-use crate::upstream::{AnswerHead, ConnectError, Connection, ExchangeError, Forwarded, exchange, write_head};
+use crate::upstream::{
+    AnswerHead, ConnectError, Connection, ExchangeError, Forwarded, Framing, Upload, exchange, next_piece,
+    write_head,
+};
 
 /// What the head of a request usually takes, bytes.
 const HEAD_BYTES: usize = 1 << 10;
 /// Bodies up to this many bytes are copied behind their head: that costs less than writing from two places.
 const SHORT_BODY_BYTES: usize = 8 << 10;
+
+/// How soon after a request was written the end of a kept connection may be seen for the request to be sent again for
+/// free: longer than a round trip to any engine, shorter than an engine computes anything worth having.
+const STALE_SEEN_MAX: Duration = Duration::from_millis(250);
 
 /// A request as it goes to an engine.
 #[derive(Debug)]
@@ -69,12 +77,37 @@ pub(crate) struct Destination<'a> {
     pub(crate) deadline_ms: u64,
 }
 
-/// An engine has answered.
+/// What an engine sent of its answer before any of it goes to the client.
+#[derive(Debug)]
+struct Answering {
+    head: AnswerHead,
+    held: Held,
+    connection: Connection,
+    upload: Upload,
+}
+
+/// The first pieces of an answer's body, in their order: one, or none where the body is empty.
+pub(crate) type Held = SmallVec<[Bytes; 1]>;
+
+/// What of a request the engine had not taken when it began to answer.
+#[derive(Debug)]
+pub(crate) struct Unsent {
+    /// To be written on while the answer is relayed.
+    pub(crate) upload: Upload,
+    /// Accounts for the memory of the body.
+    _body: Option<Body>,
+}
+
+/// An engine has answered: the first byte of its answer's body is here, or the end of it.
 #[derive(Debug)]
 pub(crate) struct Won {
     head: Option<AnswerHead>,
-    /// The connection, with the answer's body to come.
+    /// The first pieces of the body.
+    pub(crate) held: Held,
+    /// The connection, with the rest of the body to come.
     pub(crate) connection: Connection,
+    /// The rest of the request, if the engine answers before it has read it.
+    pub(crate) unsent: Option<Box<Unsent>>,
     /// Whether the connection may be used again after the body.
     pub(crate) keep_alive: bool,
     /// The attempt that won.
@@ -82,6 +115,13 @@ pub(crate) struct Won {
 }
 
 impl Won {
+    fn new(answering: Answering, attempt: Attempt, body: Option<Body>) -> Self {
+        let Answering { head, held, connection, upload } = answering;
+        let keep_alive = head.keep_alive;
+        let unsent = (!upload.is_done()).then(|| Box::new(Unsent { upload, _body: body }));
+        Self { head: Some(head), held, connection, unsent, keep_alive, attempt }
+    }
+
     /// The head of the answer. Can be taken once.
     pub(crate) fn take_head(&mut self) -> AnswerHead {
         self.head.take().expect("the head is there until it is taken, which only the relay does")
@@ -201,7 +241,7 @@ pub(crate) async fn dispatch(
     flight: &mut Flight,
     to: Destination<'_>,
     facts: &Facts,
-    outgoing: Outgoing<'_>,
+    mut outgoing: Outgoing<'_>,
 ) -> Result<Won, FailureKind> {
     let worker = Rc::clone(&flight.worker);
     let clock = &worker.clock;
@@ -217,13 +257,12 @@ pub(crate) async fn dispatch(
         worker.router.borrow_mut().learn(question(to, facts, &outgoing), endpoint.state.slot);
         let (failure, may_retry) =
             match send(flight, endpoint, &course.decided, &outgoing, to.deadline_ms).await {
-                Ok((head, connection)) => {
+                Ok(answering) => {
                     attempt.answered();
-                    let status = head.status.as_u16();
+                    let status = answering.head.status.as_u16();
                     let is_unwanted = is_retryable_status(status, &to.gateway.settings.retries.statuses);
                     if !(is_unwanted && course.has_more(to.pool, clock) && may_go_on(flight, to)) {
-                        let keep_alive = head.keep_alive;
-                        return Ok(Won { head: Some(head), connection, keep_alive, attempt });
+                        return Ok(Won::new(answering, attempt, outgoing.body.take()));
                     }
                     attempt.computed(0.0);
                     attempt.lost();
@@ -331,21 +370,68 @@ impl Course {
     }
 }
 
-/// One attempt: head and body over an idle connection, or a new one.
+/// One attempt: head and body over an idle connection, or a new one, up to the first byte of the answer's body.
+///
+/// Many engines send the head of a stream before they have computed anything, so a head alone is no answer: until the
+/// first byte of the body (or its end) the deadline holds, and a failure may be repaired by another attempt.
 ///
 /// An engine may close an idle connection just as we use it. Such a request was not processed, and is sent once more over
-/// a new connection, outside the budget of retries.
+/// a new connection, outside the budget of retries: if the end was seen within [`STALE_SEEN_MAX`] of writing. Later the
+/// engine may have worked on it, and the attempt has failed.
 async fn send(
     flight: &Flight,
     endpoint: &Endpoint,
     decided: &Decided,
     outgoing: &Outgoing<'_>,
     deadline_ms: u64,
-) -> Result<(AnswerHead, Connection), FailureKind> {
+) -> Result<Answering, FailureKind> {
+    let mut upload = upload(flight, endpoint, decided, outgoing);
+    let is_head = outgoing.method == Method::HEAD;
+    if !flight.streams {
+        // To the back of the run queue: requests that came together are read together and sent together, so that engines
+        // (and other processes on their cores) are woken once for several. Not where a client waits for the first token:
+        // behind the chunks of other streams that turn is long.
+        tokio::task::yield_now().await;
+    }
+    let clock = &flight.worker.clock;
+    if let Some(mut connection) = flight.worker.upstream.take_idle(&endpoint.spec, endpoint.state.slot) {
+        flight.timer.set_at(deadline_ms);
+        let written_ms = clock.now_ms();
+        match exchange(&mut connection, &mut upload, is_head, &flight.timer).await {
+            Ok(head) => return open(flight, Answering { head, held: Held::new(), connection, upload }).await,
+            Err(ExchangeError::Unanswered) if clock.is_within(written_ms, STALE_SEEN_MAX) => upload.rewind(),
+            Err(error) => return Err(failure(error)),
+        }
+    }
+    let mut connection = connect(flight, endpoint, deadline_ms).await?;
+    flight.timer.set_at(deadline_ms);
+    match exchange(&mut connection, &mut upload, is_head, &flight.timer).await {
+        Ok(head) => open(flight, Answering { head, held: Held::new(), connection, upload }).await,
+        Err(error) => Err(failure(error)),
+    }
+}
+
+/// Waits for the first byte of the body that follows a head, or for its end.
+async fn open(flight: &Flight, mut answering: Answering) -> Result<Answering, FailureKind> {
+    let Answering { head, held, connection, upload } = &mut answering;
+    match next_piece(connection, upload, &mut head.framing, &flight.timer).await {
+        // A stream without one event that ends with its connection: the engine died, and cannot say so.
+        Ok(None) if flight.streams && head.framing == Framing::UntilClose && head.status.is_success() => {
+            Err(FailureKind::LostBeforeHead)
+        }
+        Ok(first) => {
+            held.extend(first);
+            Ok(answering)
+        }
+        Err(error) => Err(failure(error)),
+    }
+}
+
+/// The request as it is written to an engine.
+fn upload(flight: &Flight, endpoint: &Endpoint, decided: &Decided, outgoing: &Outgoing<'_>) -> Upload {
     let body = outgoing.body_bytes();
     let is_short = body.len() <= SHORT_BODY_BYTES;
     let mut head = Vec::with_capacity(HEAD_BYTES + if is_short { body.len() } else { 0 });
-    let body_bytes = outgoing.body.as_ref().map(|body| body.bytes().len());
     let forwarded = Forwarded {
         method: outgoing.method,
         path_and_query: outgoing.path_and_query,
@@ -354,36 +440,14 @@ async fn send(
         request_id: flight.request_id(),
         client: flight.client.watch.peer.ip(),
         added: &decided.headers,
-        body_bytes,
+        body_bytes: outgoing.body.as_ref().map(|body| body.bytes().len()),
     };
     write_head(&mut head, &endpoint.spec, &forwarded);
-    let request = if is_short {
+    if is_short {
         head.extend_from_slice(body);
-        [head.as_slice(), &[]]
-    } else {
-        [head.as_slice(), body]
-    };
-    let is_head = outgoing.method == Method::HEAD;
-    if !flight.streams {
-        // To the back of the run queue: requests that came together are read together and sent together, so that engines
-        // (and whoever shares their cores) are woken once for several. Not where somebody waits for the first word: behind
-        // the chunks of other streams that turn is long.
-        tokio::task::yield_now().await;
+        return Upload::new(head, Bytes::new());
     }
-    if let Some(mut connection) = flight.worker.upstream.take_idle(&endpoint.spec, endpoint.state.slot) {
-        flight.timer.set_at(deadline_ms);
-        match exchange(&mut connection, request, is_head, &flight.timer).await {
-            Ok(head) => return Ok((head, connection)),
-            Err(ExchangeError::Unanswered) => {}
-            Err(error) => return Err(failure(error)),
-        }
-    }
-    let mut connection = connect(flight, endpoint, deadline_ms).await?;
-    flight.timer.set_at(deadline_ms);
-    match exchange(&mut connection, request, is_head, &flight.timer).await {
-        Ok(head) => Ok((head, connection)),
-        Err(error) => Err(failure(error)),
-    }
+    Upload::new(head, outgoing.body.as_ref().map_or_else(Bytes::new, Body::share))
 }
 
 async fn connect(flight: &Flight, endpoint: &Endpoint, deadline_ms: u64) -> Result<Connection, FailureKind> {

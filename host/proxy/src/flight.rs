@@ -41,7 +41,7 @@ pub(crate) struct Flight {
     pub(crate) arrived: Instant,
     /// When its body was in.
     pub(crate) body_in: Instant,
-    /// When the first byte of the answer's body was in.
+    /// When the first content of the answer was in: see [`crate::record::content`].
     pub(crate) first_byte: Option<Instant>,
     /// The gateway's name, once known.
     pub(crate) gateway: Option<ObjectName>,

@@ -39,6 +39,11 @@ impl Body {
         &self.bytes
     }
 
+    /// The same bytes, shared and not copied. The memory is accounted for while the body lives.
+    pub(crate) fn share(&self) -> Bytes {
+        self.bytes.clone()
+    }
+
     /// Puts other bytes in place of the client's.
     pub(crate) fn replace(&mut self, bytes: Vec<u8>) {
         self.bytes = bytes.into();

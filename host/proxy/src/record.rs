@@ -22,6 +22,7 @@ use crate::explain;
 use crate::metrics::Board;
 
 pub(crate) mod cells;
+pub(crate) mod content;
 pub(crate) mod decisions;
 mod line;
 pub mod usage;

@@ -17,6 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::dispatch::Won;
 use crate::flight::Flight;
+use crate::record::content::ContentWatch;
 use crate::record::usage::{Shape, UsageWatch};
 use crate::respond::X_REQUEST_ID;
 use crate::upstream::{Framing, Piece};
@@ -35,7 +36,7 @@ pub(crate) enum Answer {
 #[error("the engine's answer broke off")]
 pub(crate) struct Broken;
 
-/// An engine's answer being relayed.
+/// An engine's answer being relayed, from its first byte on.
 #[derive(Debug)]
 pub(crate) struct Relay {
     /// `None` once the answer has ended.
@@ -45,21 +46,24 @@ pub(crate) struct Relay {
     status: u16,
     idle: Duration,
     usage: UsageWatch,
+    content: ContentWatch,
 }
 
-/// The answer to the client, from the head that an engine sent.
+/// The answer to the client, from the head and the first piece of the body that an engine sent.
 pub(crate) fn answer(mut won: Box<Won>, flight: Flight, idle: Duration) -> Response<Answer> {
     let head = won.take_head();
     let mut headers = head.headers;
-    if !head.framing.is_ended() && !headers.contains_key(CONTENT_TYPE) {
+    let is_bodiless = head.framing == Framing::Length(0) && won.held.is_empty();
+    if !is_bodiless && !headers.contains_key(CONTENT_TYPE) {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     }
     headers.insert(X_REQUEST_ID, flight.request_id.clone());
     flight.label_answer(&mut headers, &won);
-    let usage = UsageWatch::new(Shape::of(&headers));
+    let shape = Shape::of(&headers);
+    let (usage, content) = (UsageWatch::new(shape), ContentWatch::new(shape));
     let status = head.status.as_u16();
-    let mut relay = Relay { framing: head.framing, won: Some(won), flight, status, idle, usage };
-    let body = if relay.framing.is_ended() {
+    let mut relay = Relay { framing: head.framing, won: Some(won), flight, status, idle, usage, content };
+    let body = if is_bodiless {
         relay.finish();
         Answer::Full(Bytes::new())
     } else {
@@ -76,6 +80,17 @@ impl Relay {
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         loop {
             let Some(won) = &mut self.won else { return Poll::Ready(None) };
+            if let Some(unsent) = &mut won.unsent {
+                unsent.upload.poll(&mut won.connection.stream, cx);
+                if unsent.upload.is_done() {
+                    won.unsent = None;
+                }
+            }
+            if !won.held.is_empty() {
+                let data = won.held.remove(0);
+                self.passed(&data);
+                return Poll::Ready(Some(Ok(data)));
+            }
             match self.framing.take(&mut won.connection.buffer) {
                 Ok(Piece::Data(data)) => {
                     self.passed(&data);
@@ -102,22 +117,32 @@ impl Relay {
         }
     }
 
+    /// How much is to come, where the engine said so.
+    fn size_hint(&self) -> SizeHint {
+        let held = self.won.iter().flat_map(|won| &won.held).map(Bytes::len).sum::<usize>();
+        match self.framing {
+            Framing::Length(left) => SizeHint::with_exact(left + held as u64),
+            Framing::Chunked(_) | Framing::UntilClose => SizeHint::new(),
+        }
+    }
+
     /// Accounts for data that goes to the client.
     fn passed(&mut self, data: &Bytes) {
         self.flight.response_bytes += data.len() as u64;
         self.flight.chunks += 1;
         self.usage.feed(data);
-        if self.flight.first_byte.is_none() {
+        let is_last = self.framing.is_ended() && self.won.as_ref().is_none_or(|won| won.held.is_empty());
+        if self.flight.first_byte.is_none() && self.content.feed(data) {
             let now = Instant::now();
             self.flight.first_byte = Some(now);
-            if self.framing.is_ended() {
+            if is_last {
                 self.flight.ended_at = Some(now);
             }
             if let Some(won) = &mut self.won {
                 won.attempt.first_byte(now);
             }
         }
-        if self.framing.is_ended() {
+        if is_last {
             self.finish();
         }
     }
@@ -129,7 +154,7 @@ impl Relay {
         won.attempt.completed(&self.flight, self.status);
         let ending = Ending::Answered { status: self.status };
         self.flight.finish_at(ending, won.attempt.record(), self.usage.events());
-        if won.keep_alive {
+        if won.keep_alive && won.unsent.is_none() {
             self.flight.worker.upstream.give_back(won.connection);
         }
     }
@@ -188,10 +213,7 @@ impl Body for Answer {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Relay(relay) => match relay.framing {
-                Framing::Length(left) => SizeHint::with_exact(left),
-                Framing::Chunked(_) | Framing::UntilClose => SizeHint::new(),
-            },
+            Self::Relay(relay) => relay.size_hint(),
         }
     }
 }

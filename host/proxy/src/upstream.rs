@@ -12,17 +12,19 @@ mod tls;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use domain::endpoint::{EndpointSpec, EngineAuth, EngineTls};
+use tokio::io::{AsyncRead, ReadBuf};
 
 pub(crate) use codec::{AnswerHead, Framing, Piece};
 pub(crate) use connect::ConnectError;
-pub(crate) use exchange::{ExchangeError, exchange};
+pub(crate) use exchange::{ExchangeError, Upload, exchange, next_piece};
 pub(crate) use head::{Forwarded, listed_in_connection, write_head};
 pub(crate) use stream::Stream;
 
@@ -134,12 +136,10 @@ impl Upstream {
         }
     }
 
-    /// Closes what was idle for too long.
+    /// Closes what was idle for too long, what its engine has closed, and where it spoke without having been asked.
     pub(crate) fn sweep(&self) {
         for idle in self.idle.borrow_mut().values_mut() {
-            // Oldest first, as taking and giving back happen at the end.
-            let stale = idle.iter().take_while(|idle| !self.is_fresh(idle.since_ms)).count();
-            idle.drain(..stale);
+            idle.retain_mut(|idle| self.is_fresh(idle.since_ms) && is_quiet(&mut idle.connection));
         }
     }
 
@@ -157,38 +157,12 @@ impl Upstream {
 /// Whether nothing has come over an idle connection: neither its end nor unasked bytes. Costs no system call while the
 /// reactor has seen nothing.
 fn is_quiet(connection: &mut Connection) -> bool {
+    // Reading, because readiness may be left over from the last answer. A TLS session takes a late ticket on the way.
+    let mut byte = [0; 1];
+    let mut unasked = ReadBuf::new(&mut byte);
+    let mut cx = Context::from_waker(Waker::noop());
     match &mut connection.stream {
-        Stream::Plain(stream) => {
-            let mut cx = Context::from_waker(Waker::noop());
-            match stream.poll_read_ready(&mut cx) {
-                Poll::Pending => true,
-                // Readiness may be left over from the last answer; reading tells.
-                Poll::Ready(_) => {
-                    let mut byte = [0; 1];
-                    matches!(stream.try_read(&mut byte), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
-                }
-            }
-        }
-        Stream::Tls(stream) => {
-            let (tcp, _) = stream.get_mut();
-            let mut byte = [0; 1];
-            // A session ticket may have come meanwhile: it is read with the next answer, the end is not mistaken for it.
-            !matches!(tcp.try_read_peek(&mut byte), Ok(0))
-        }
-    }
-}
-
-/// Looking at the next byte without taking it.
-trait Peek {
-    fn try_read_peek(&self, byte: &mut [u8]) -> std::io::Result<usize>;
-}
-
-impl Peek for tokio::net::TcpStream {
-    fn try_read_peek(&self, byte: &mut [u8]) -> std::io::Result<usize> {
-        let mut buffer = tokio::io::ReadBuf::new(byte);
-        match self.poll_peek(&mut Context::from_waker(Waker::noop()), &mut buffer) {
-            Poll::Ready(result) => result,
-            Poll::Pending => Err(std::io::ErrorKind::WouldBlock.into()),
-        }
+        Stream::Plain(stream) => Pin::new(stream).poll_read(&mut cx, &mut unasked).is_pending(),
+        Stream::Tls(stream) => Pin::new(stream).poll_read(&mut cx, &mut unasked).is_pending(),
     }
 }

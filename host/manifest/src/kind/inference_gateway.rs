@@ -237,11 +237,11 @@ pub struct GatewayTimeouts {
     /// Connecting to an engine, with TLS. Default: 2s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect: Option<Span>,
-    /// From the end of the request's body to the head of the answer; waiting, connecting and retries live from it.
-    /// Default: 600s.
+    /// From the end of the request's body to the first byte of the answer's body; waiting, connecting and retries live
+    /// from it. A head that comes before its body does not end it. Default: 600s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_header: Option<Span>,
-    /// Between two chunks of an answer. Default: 300s.
+    /// Between two chunks of an answer, from its first byte on. Default: 300s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<Span>,
 }

@@ -49,7 +49,7 @@ families! {
     MEMORY = GAUGE "router_memory_usage_percent" [] "Memory in use on this machine.";
     DISK = GAUGE "router_disk_usage_percent" [] "Disk in use on the root file system.";
     CACHED_TOKENS = COUNTER "wicketgate_cached_tokens_total" ["server", "model"] "Prompt tokens that engines reported as cached.";
-    FIRST_BYTE = HISTOGRAM "wicketgate_first_byte_seconds" ["server", "model"] "From the end of a request's body to the first byte of the answer's body.";
+    FIRST_BYTE = HISTOGRAM "wicketgate_first_byte_seconds" ["server", "model"] "From the end of a request's body to the first content of the answer: the first event of a stream that carries some, else the first byte of the body.";
     KV_USAGE = GAUGE "wicketgate_engine_kv_usage_ratio" ["server"] "Share of the engine's KV cache in use, as its own page says.";
     ENGINE_AGE = GAUGE "wicketgate_engine_reading_age_seconds" ["server"] "Age of the numbers from the engine's own page.";
     EXCLUDED = GAUGE "wicketgate_endpoint_excluded" ["server"] "1 while the endpoint must not be chosen.";

@@ -17,7 +17,9 @@ use crate::dialect::{Control, LocalPage};
 use crate::flight::Flight;
 use crate::local::{self, LocalFacts};
 use crate::respond::{ENGINE_CONTROL_OFF, X_REQUEST_ID, respond};
-use crate::upstream::{Connection, Forwarded, Framing, Piece, exchange, listed_in_connection, write_head};
+use crate::upstream::{
+    Connection, Forwarded, Framing, Piece, Upload, exchange, listed_in_connection, write_head,
+};
 
 /// Longest answer of an engine to a control, bytes.
 const CONTROL_BYTES_MAX: usize = 64 << 10;
@@ -84,7 +86,8 @@ pub(super) async fn control(
     let connecting = worker.upstream.connect(&endpoint.spec, endpoint.state.slot, &flight.timer);
     let mut connection = connecting.await.map_err(|_| FailureKind::Connect)?;
     flight.timer.set_at(worker.clock.after(timeouts.response_header));
-    let answer = exchange(&mut connection, [&head, &[]], false, &flight.timer).await;
+    let mut upload = Upload::new(head, Bytes::new());
+    let answer = exchange(&mut connection, &mut upload, false, &flight.timer).await;
     let mut answer = answer.map_err(|_| FailureKind::LostBeforeHead)?;
     flight.first_byte = Some(Instant::now());
     let body = collect(&mut connection, &mut answer.framing, flight).await?;

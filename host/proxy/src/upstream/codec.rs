@@ -13,6 +13,8 @@ use smallvec::SmallVec;
 pub(crate) const HEADERS_MAX: usize = 128;
 /// Largest head of an answer, bytes.
 pub(crate) const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Most interim answers (1xx) before an answer; together they may take [`HEAD_BYTES_MAX`].
+pub(crate) const INTERIM_ANSWERS_MAX: usize = 32;
 /// Longest chunk-size line with its extensions, and longest trailer section, bytes.
 const CHUNK_LINE_BYTES_MAX: usize = 4 << 10;
 
@@ -41,6 +43,13 @@ pub(crate) enum Framing {
     UntilClose,
 }
 
+/// Interim answers (1xx) that came before the answer, over all reads of its head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Interim {
+    answers: usize,
+    bytes: usize,
+}
+
 /// The head of an answer.
 #[derive(Debug)]
 pub(crate) struct AnswerHead {
@@ -59,8 +68,12 @@ pub(crate) struct AnswerHead {
 type Place = (Range<usize>, Range<usize>);
 
 /// Takes the head of the answer off the front of `buffer`. `None`: more bytes are needed. Interim answers (1xx) are
-/// skipped. `to_head`: the request was a HEAD, so no body follows whatever the headers say.
-pub(crate) fn take_head(buffer: &mut BytesMut, to_head: bool) -> Result<Option<AnswerHead>, CodecError> {
+/// skipped and counted in `interim`. `to_head`: the request was a HEAD, so no body follows whatever the headers say.
+pub(crate) fn take_head(
+    buffer: &mut BytesMut,
+    to_head: bool,
+    interim: &mut Interim,
+) -> Result<Option<AnswerHead>, CodecError> {
     loop {
         let Some((status, version, length, lines)) = parse(buffer)? else {
             return if buffer.len() > HEAD_BYTES_MAX { Err(CodecError::Head) } else { Ok(None) };
@@ -73,6 +86,7 @@ pub(crate) fn take_head(buffer: &mut BytesMut, to_head: bool) -> Result<Option<A
             if status == 101 {
                 return Err(CodecError::Framing);
             }
+            interim.add(length)?;
             buffer.advance(length);
             continue;
         }
@@ -80,13 +94,22 @@ pub(crate) fn take_head(buffer: &mut BytesMut, to_head: bool) -> Result<Option<A
         let status = StatusCode::from_u16(status).map_err(|_| CodecError::Head)?;
         let bodiless = to_head || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
         let mut lines = Lines::read(&head, &lines, bodiless)?;
-        let (framing, unambiguous) = lines.framing(bodiless);
+        let (framing, unambiguous) = lines.framing(bodiless, to_head);
         let keep_alive =
             unambiguous && framing != Framing::UntilClose && !lines.closes && (lines.keeps || version == 1);
         for name in &lines.listed {
             lines.headers.remove(name);
         }
         return Ok(Some(AnswerHead { status, headers: lines.headers, framing, keep_alive }));
+    }
+}
+
+impl Interim {
+    fn add(&mut self, bytes: usize) -> Result<(), CodecError> {
+        self.answers += 1;
+        self.bytes += bytes;
+        let fits = self.answers <= INTERIM_ANSWERS_MAX && self.bytes <= HEAD_BYTES_MAX;
+        if fits { Ok(()) } else { Err(CodecError::Head) }
     }
 }
 
@@ -118,6 +141,8 @@ fn parse(buffer: &[u8]) -> Result<Option<Parsed>, CodecError> {
 /// The header lines of a head, read once: what concerns the connection is taken out, the rest goes on.
 struct Lines {
     headers: HeaderMap,
+    /// Whether there is a `Content-Length`, readable or not.
+    has_length: bool,
     length: Option<u64>,
     is_chunked: bool,
     closes: bool,
@@ -131,6 +156,7 @@ impl Lines {
         let mut lines = Self {
             // Room for the line that we add.
             headers: HeaderMap::with_capacity(places.len() + 1),
+            has_length: false,
             length: None,
             is_chunked: false,
             closes: false,
@@ -176,6 +202,7 @@ impl Lines {
         if !bodiless && (length.is_none() || !agrees) {
             return Err(CodecError::Framing);
         }
+        self.has_length = true;
         self.length = length;
         Ok(())
     }
@@ -192,11 +219,13 @@ impl Lines {
         }
     }
 
-    /// The framing, and whether it was said once: an answer with both a length and chunks is read by its chunks, but its
-    /// connection is not trusted with another request (RFC 9112, 6.3).
-    fn framing(&self, bodiless: bool) -> (Framing, bool) {
+    /// The framing, and whether the engine and we agree on it. An answer with both a length and chunks is read by its
+    /// chunks, but its connection is not trusted with another request (RFC 9112, 6.3). Neither is one whose 204 or 304
+    /// announces a body: if that body comes late, it would be taken for the next answer. For a HEAD it is the rule.
+    fn framing(&self, bodiless: bool, to_head: bool) -> (Framing, bool) {
         if bodiless {
-            (Framing::Length(0), true)
+            let announces = self.is_chunked || self.has_length && self.length != Some(0);
+            (Framing::Length(0), to_head || !announces)
         } else if self.is_chunked {
             (Framing::Chunked(Chunks::default()), self.length.is_none())
         } else {

@@ -1,20 +1,26 @@
-//! One request over one connection, up to the head of its answer.
+//! One request over one connection, up to the first piece of its answer's body.
+//!
+//! Writing and reading go on side by side: an engine may answer before it has read the request, and may read on while
+//! it answers. Dropping any of this leaves the connection in the middle: it must be dropped as well.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
+
 use super::Connection;
-use super::codec::{AnswerHead, take_head};
+use super::codec::{AnswerHead, Framing, Interim, Piece, take_head};
+use super::stream::Stream;
 use crate::clock::Timer;
 
-/// Why there is no head.
+/// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ExchangeError {
     /// The connection ended before any byte of an answer.
     #[error("connection ended without an answer")]
     Unanswered,
-    /// The connection ended within the head.
-    #[error("connection ended within the head")]
+    /// The connection ended within the head, or before the first byte of the body.
+    #[error("connection ended before the body")]
     Cut,
     /// The answer is not HTTP.
     #[error("answer is not HTTP")]
@@ -24,79 +30,122 @@ pub(crate) enum ExchangeError {
     Timeout,
 }
 
-/// Sends `request` (two pieces, in one write where it fits) and reads the head of the answer, until `timer` ends it.
+/// A request on its way to an engine: what is to be written, and how much of it has been.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    head: Vec<u8>,
+    body: Bytes,
+    /// Bytes of both that the connection has taken.
+    written: usize,
+    is_flushed: bool,
+    /// Writing failed. Reading shows why: an answer may be there, else the end.
+    is_broken: bool,
+}
+
+impl Upload {
+    /// Nothing of it is written. Either part may be empty.
+    pub(crate) fn new(head: Vec<u8>, body: Bytes) -> Self {
+        Self { head, body, written: 0, is_flushed: false, is_broken: false }
+    }
+
+    /// To be written again from its start, over another connection.
+    pub(crate) fn rewind(&mut self) {
+        self.written = 0;
+        self.is_flushed = false;
+        self.is_broken = false;
+    }
+
+    /// Whether the connection has taken all of it.
+    pub(crate) fn is_done(&self) -> bool {
+        self.is_flushed && self.written == self.head.len() + self.body.len()
+    }
+
+    /// What is not written yet.
+    fn rest(&self) -> [&[u8]; 2] {
+        let of_body = self.written.saturating_sub(self.head.len());
+        [&self.head[self.written.min(self.head.len())..], &self.body[of_body..]]
+    }
+
+    /// Writes on as far as the connection takes it. The task is woken when it takes more.
+    pub(crate) fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) {
+        if self.is_broken || self.is_done() {
+            return;
+        }
+        while self.written < self.head.len() + self.body.len() {
+            match stream.poll_write(cx, self.rest()) {
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    self.is_broken = true;
+                    return;
+                }
+                Poll::Ready(Ok(written)) => self.written += written,
+                Poll::Pending => break,
+            }
+        }
+        match stream.poll_flush(cx) {
+            Poll::Ready(Ok(())) => self.is_flushed = true,
+            Poll::Ready(Err(_)) => self.is_broken = true,
+            Poll::Pending => {}
+        }
+    }
+}
+
+/// Sends a request and reads the head of the answer, until `timer` ends it. `to_head`: the request is a HEAD.
 ///
-/// An engine may answer before it has read everything. The answer counts, and the connection is then not kept.
-/// Dropping this leaves the connection in the middle: it must be dropped as well.
+/// The engine may answer before it has taken all of the request: see [`Upload::is_done`].
 pub(crate) async fn exchange(
     connection: &mut Connection,
-    request: [&[u8]; 2],
+    upload: &mut Upload,
     to_head: bool,
     timer: &Timer,
 ) -> Result<AnswerHead, ExchangeError> {
-    let mut sending = Sending { rest: request, is_broken: false };
+    let mut interim = Interim::default();
     poll_fn(|cx| {
-        sending.poll(connection, cx);
-        match poll_head(connection, to_head, cx) {
-            Poll::Ready(Ok(mut head)) => {
-                head.keep_alive &= sending.is_done();
-                Poll::Ready(Ok(head))
+        upload.poll(&mut connection.stream, cx);
+        loop {
+            let before = connection.buffer.len();
+            match connection.stream.poll_read(cx, &mut connection.buffer) {
+                Poll::Pending => return timer.poll(cx).map(|()| Err(ExchangeError::Timeout)),
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    let is_begun = before > 0 || interim != Interim::default();
+                    let lost = if is_begun { ExchangeError::Cut } else { ExchangeError::Unanswered };
+                    return Poll::Ready(Err(lost));
+                }
+                Poll::Ready(Ok(_)) => match take_head(&mut connection.buffer, to_head, &mut interim) {
+                    Ok(Some(head)) => return Poll::Ready(Ok(head)),
+                    Ok(None) => {}
+                    Err(_) => return Poll::Ready(Err(ExchangeError::Malformed)),
+                },
             }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => timer.poll(cx).map(|()| Err(ExchangeError::Timeout)),
         }
     })
     .await
 }
 
-/// What of a request is on its way.
-struct Sending<'a> {
-    rest: [&'a [u8]; 2],
-    /// Writing failed. Reading tells why: an answer may be there, else the end.
-    is_broken: bool,
-}
-
-impl Sending<'_> {
-    fn is_done(&self) -> bool {
-        self.rest[0].is_empty() && self.rest[1].is_empty()
-    }
-
-    fn poll(&mut self, connection: &mut Connection, cx: &mut Context<'_>) {
-        while !self.is_done() && !self.is_broken {
-            match connection.stream.poll_write(cx, self.rest) {
-                Poll::Ready(Ok(0) | Err(_)) => self.is_broken = true,
-                Poll::Ready(Ok(written)) => {
-                    let of_first = written.min(self.rest[0].len());
-                    self.rest[0] = &self.rest[0][of_first..];
-                    self.rest[1] = &self.rest[1][written - of_first..];
-                }
-                Poll::Pending => break,
-            }
-        }
-        if !self.is_broken {
-            self.is_broken = matches!(connection.stream.poll_flush(cx), Poll::Ready(Err(_)));
-        }
-    }
-}
-
-fn poll_head(
+/// Waits for the next piece of an answer's body, until `timer` ends it. `None`: the body has ended.
+///
+/// What came with the head, or with the piece before, is taken without a system call.
+pub(crate) async fn next_piece(
     connection: &mut Connection,
-    to_head: bool,
-    cx: &mut Context<'_>,
-) -> Poll<Result<AnswerHead, ExchangeError>> {
-    loop {
-        let before = connection.buffer.len();
-        match connection.stream.poll_read(cx, &mut connection.buffer) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(0) | Err(_)) => {
-                let lost = if before == 0 { ExchangeError::Unanswered } else { ExchangeError::Cut };
-                return Poll::Ready(Err(lost));
-            }
-            Poll::Ready(Ok(_)) => match take_head(&mut connection.buffer, to_head) {
-                Ok(Some(head)) => return Poll::Ready(Ok(head)),
-                Ok(None) => {}
+    upload: &mut Upload,
+    framing: &mut Framing,
+    timer: &Timer,
+) -> Result<Option<Bytes>, ExchangeError> {
+    poll_fn(|cx| {
+        upload.poll(&mut connection.stream, cx);
+        loop {
+            match framing.take(&mut connection.buffer) {
+                Ok(Piece::Data(data)) => return Poll::Ready(Ok(Some(data))),
+                Ok(Piece::End) => return Poll::Ready(Ok(None)),
+                Ok(Piece::More) => {}
                 Err(_) => return Poll::Ready(Err(ExchangeError::Malformed)),
-            },
+            }
+            match connection.stream.poll_read(cx, &mut connection.buffer) {
+                Poll::Pending => return timer.poll(cx).map(|()| Err(ExchangeError::Timeout)),
+                Poll::Ready(Ok(0)) if *framing == Framing::UntilClose => return Poll::Ready(Ok(None)),
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(ExchangeError::Cut)),
+                Poll::Ready(Ok(_)) => {}
+            }
         }
-    }
+    })
+    .await
 }

@@ -93,6 +93,11 @@ impl Served {
         self.stream.write_all(bytes).unwrap();
     }
 
+    /// The same, where the gateway may have closed the connection. Whether it took the bytes.
+    pub(super) fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
     /// Waits until the gateway has closed the connection; what it sent before is dropped.
     pub(super) fn wait_for_close(&mut self) {
         let mut rest = Vec::new();

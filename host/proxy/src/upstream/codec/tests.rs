@@ -14,7 +14,7 @@ fn read(answer: &[u8], cuts: &[usize], closes: bool) -> Result<Option<(u16, Vec<
         buffer.extend_from_slice(&answer[at..end]);
         at = end;
         if head.is_none() {
-            head = take_head(&mut buffer, false)?;
+            head = take_head(&mut buffer, false, &mut Interim::default())?;
         }
         let Some(head) = &mut head else { continue };
         loop {
@@ -77,7 +77,7 @@ fn bodies_end_where_their_framing_says() {
 fn a_connection_is_kept_only_when_both_sides_know_where_the_answer_ends() {
     let keeps = |head: &str| {
         let mut buffer = BytesMut::from(format!("HTTP/{head}\r\n\r\n").as_bytes());
-        take_head(&mut buffer, false).unwrap().unwrap().keep_alive
+        take_head(&mut buffer, false, &mut Interim::default()).unwrap().unwrap().keep_alive
     };
     for (head, kept) in [
         ("1.1 200 OK\r\ncontent-length: 1", true),
@@ -88,6 +88,15 @@ fn a_connection_is_kept_only_when_both_sides_know_where_the_answer_ends() {
         ("1.1 200 OK", false),
         ("1.1 200 OK\r\ntransfer-encoding: chunked", true),
         ("1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 4", false),
+        // C10: a body that is announced where none may be could come late, as the next answer.
+        ("1.1 204 No Content", true),
+        ("1.1 204 No Content\r\ncontent-length: 0", true),
+        ("1.1 204 No Content\r\ncontent-length: 3", false),
+        ("1.1 204 No Content\r\ncontent-length: x", false),
+        ("1.1 204 No Content\r\ntransfer-encoding: chunked", false),
+        ("1.1 304 Not Modified", true),
+        ("1.1 304 Not Modified\r\ncontent-length: 3", false),
+        ("1.1 304 Not Modified\r\ntransfer-encoding: chunked", false),
     ] {
         assert_eq!(keeps(head), kept, "{head}");
     }
@@ -96,7 +105,7 @@ fn a_connection_is_kept_only_when_both_sides_know_where_the_answer_ends() {
 #[test]
 fn a_head_request_has_no_body_whatever_the_length_says() {
     let mut buffer = BytesMut::from(&b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"[..]);
-    let mut head = take_head(&mut buffer, true).unwrap().unwrap();
+    let mut head = take_head(&mut buffer, true, &mut Interim::default()).unwrap().unwrap();
     assert_eq!(head.framing.take(&mut buffer), Ok(Piece::End));
     assert!(head.keep_alive);
 }
@@ -105,7 +114,7 @@ fn a_head_request_has_no_body_whatever_the_length_says() {
 fn endless_heads_and_chunk_lines_are_refused() {
     let mut buffer = BytesMut::from(&b"HTTP/1.1 200 OK\r\nx: "[..]);
     buffer.resize(HEAD_BYTES_MAX + 1, b'a');
-    assert_eq!(take_head(&mut buffer, false).unwrap_err(), CodecError::Head);
+    assert_eq!(take_head(&mut buffer, false, &mut Interim::default()).unwrap_err(), CodecError::Head);
 
     let mut chunked = Framing::Chunked(Chunks::default());
     let mut buffer = BytesMut::from(&b"1;"[..]);
@@ -118,6 +127,21 @@ fn endless_heads_and_chunk_lines_are_refused() {
         buffer.extend_from_slice(b"a: b\r\n");
     }
     assert_eq!(chunked.take(&mut buffer), Err(CodecError::Chunk));
+}
+
+/// C12: interim answers are skipped, up to a bound on their number and their bytes over all reads.
+#[test]
+fn interim_answers_without_end_are_refused() {
+    let refused_after = |one: &[u8]| {
+        let mut interim = Interim::default();
+        (1..10_000).find(|_| take_head(&mut BytesMut::from(one), false, &mut interim).is_err())
+    };
+    let early = b"HTTP/1.1 103 Early Hints\r\n\r\n";
+    assert_eq!(refused_after(early), Some(INTERIM_ANSWERS_MAX + 1));
+    let mut large = b"HTTP/1.1 103 Early Hints\r\nlink: ".to_vec();
+    large.resize(HEAD_BYTES_MAX / 4, b'a');
+    large.extend_from_slice(b"\r\n\r\n");
+    assert_eq!(refused_after(&large), Some(4), "together they are larger than one head may be");
 }
 
 #[test]
