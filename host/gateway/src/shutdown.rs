@@ -3,29 +3,61 @@
 //!
 //! SIGTERM comes from what runs the gateway, which takes it out of load balancers meanwhile: that is what the delay is for.
 //! SIGINT comes from a terminal: there is no delay. The next signal ends the process at once, whatever it does by then.
+//!
+//! SIGHUP drains where a terminal is the input, because that terminal is gone. Otherwise SIGHUP, SIGUSR1, SIGUSR2 and SIGALRM
+//! change nothing: their default action would cut every request. SIGPIPE is ignored by Rust's runtime.
 
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Both signals, registered early so that none is missed.
+/// All signals that are taken, registered early so that none is missed.
 #[derive(Debug)]
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+    user1: Signal,
+    user2: Signal,
+    alarm: Signal,
+    has_terminal: bool,
 }
 
 impl Signals {
     /// Registers the handlers. Must be called on a runtime.
     pub(crate) fn register() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+            alarm: signal(SignalKind::alarm())?,
+            has_terminal: std::io::stdin().is_terminal(),
+        })
     }
 
-    /// The next signal that comes.
+    /// The next signal that asks the process to end.
     pub(crate) async fn next(&mut self) -> Ask {
-        tokio::select! {
-            _ = self.terminate.recv() => Ask::Terminate,
-            _ = self.interrupt.recv() => Ask::Interrupt,
+        loop {
+            let ignored = tokio::select! {
+                _ = self.terminate.recv() => return Ask::Terminate,
+                _ = self.interrupt.recv() => return Ask::Interrupt,
+                _ = self.hangup.recv() => {
+                    if self.has_terminal {
+                        return Ask::HangUp;
+                    }
+                    "SIGHUP"
+                }
+                _ = self.user1.recv() => "SIGUSR1",
+                _ = self.user2.recv() => "SIGUSR2",
+                _ = self.alarm.recv() => "SIGALRM",
+            };
+            tracing::info!(
+                signal = ignored,
+                "signal ignored; manifests, policies and certificates are followed without one"
+            );
         }
     }
 
@@ -38,7 +70,7 @@ impl Signals {
             loop {
                 tokio::select! {
                     () = &mut same => break,
-                    ask = self.next() => if ask == Ask::Interrupt {
+                    ask = self.next() => if ask != Ask::Terminate {
                         return ask.exit_code();
                     }
                 }
@@ -58,6 +90,8 @@ pub(crate) enum Ask {
     Terminate,
     /// SIGINT, Ctrl-C.
     Interrupt,
+    /// SIGHUP: the terminal is gone.
+    HangUp,
 }
 
 impl Ask {
@@ -66,6 +100,7 @@ impl Ask {
         match self {
             Self::Terminate => "SIGTERM",
             Self::Interrupt => "SIGINT",
+            Self::HangUp => "SIGHUP",
         }
     }
 
@@ -74,6 +109,7 @@ impl Ask {
         match self {
             Self::Terminate => 128 + 15,
             Self::Interrupt => 128 + 2,
+            Self::HangUp => 128 + 1,
         }
     }
 }
