@@ -1,10 +1,17 @@
-//! Probes, metrics and the pages for operators, on a runtime of their own: load on the data path never starves them.
+//! Probes, metrics and the pages for operators, on runtimes of their own: load on the data path never starves them.
 //!
 //! Two listeners: probes (`/healthz`, `/livez`, `/readyz`), and metrics with the admin pages. Both answer plain HTTP/1.1.
+//! No connection waits for a place: when all places are taken, a new one takes that of the connection that has been quiet
+//! for the longest time. A connection gets one page per turn, and one that does not take its answer is closed.
+
+mod io;
+mod places;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,14 +20,24 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use hyper_util::rt::TokioTimer;
+use tokio::net::{TcpListener, TcpStream};
 
-/// Most connections served at once per listener; more wait.
-const CONNECTIONS_MAX: usize = 64;
+use io::PatientIo;
+use places::{Place, Places};
+
+/// Most connections served at once per listener. One more takes the place of the quietest.
+const CONNECTIONS_MAX: usize = 256;
 /// A client that has not sent its request head by then is dropped.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Requests on one connection; then it is closed.
+const REQUESTS_MAX: u32 = 1_000;
+/// Age at which a connection is told to finish.
+const AGE_MAX: Duration = Duration::from_secs(300);
+/// How long a connection that was told to finish may still take.
+const FINISH_GRACE: Duration = Duration::from_secs(5);
+/// How long accepting pauses when it cannot go on: out of descriptors, usually.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// One page's answer.
 #[derive(Debug)]
@@ -49,8 +66,11 @@ impl Page {
     }
 }
 
-/// Answers `GET path?query`. Must not block: it runs on the admin runtime's only thread.
-pub(crate) type Pages = Arc<dyn Fn(&str, Option<&str>) -> Page + Send + Sync>;
+/// A page on its way.
+pub(crate) type PageFuture = Pin<Box<dyn Future<Output = Page> + Send>>;
+
+/// Answers `GET path?query`. Must not block: it runs on the listener's only thread.
+pub(crate) type Pages = Arc<dyn Fn(&str, Option<&str>) -> PageFuture + Send + Sync>;
 
 /// Binds a listener now, so that a port in use is an error at the start.
 pub(crate) fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
@@ -63,40 +83,61 @@ pub(crate) fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener>
 /// Serves `pages` until the runtime is shut down.
 pub(crate) async fn serve(listener: std::net::TcpListener, pages: Pages) -> anyhow::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Places::new(CONNECTIONS_MAX);
     loop {
-        let permit = Arc::clone(&permits).acquire_owned().await?;
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let pages = Arc::clone(&pages);
+                places.take(|place| connection(stream, pages, place));
+                // The connection that came first is served before the next is accepted.
+                tokio::task::yield_now().await;
+            }
             Err(error) => {
-                // Out of descriptors, usually: give the rest of the process a moment.
                 tracing::warn!(%error, "admin listener cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
-        };
-        let pages = Arc::clone(&pages);
-        tokio::spawn(async move {
-            let service = service_fn(|request| {
-                let answer = answer(&request, &pages);
-                async { Ok::<_, Infallible>(answer) }
-            });
-            let served = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-            if let Err(error) = served {
-                tracing::debug!(%error, "admin connection ended early");
-            }
-            drop(permit);
-        });
+        }
     }
 }
 
-fn answer(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
+/// Serves one connection to its end.
+async fn connection(stream: TcpStream, pages: Pages, place: Place) {
+    let served = AtomicU32::new(0);
+    let service = service_fn(|request| {
+        place.touch();
+        let is_last = served.fetch_add(1, Relaxed) + 1 >= REQUESTS_MAX;
+        let pages = &pages;
+        async move {
+            // One page per turn: requests that were sent ahead wait behind those of other connections.
+            tokio::task::yield_now().await;
+            let mut response = answer(&request, pages).await;
+            if is_last {
+                let close = http::HeaderValue::from_static("close");
+                response.headers_mut().insert(http::header::CONNECTION, close);
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(PatientIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let ended = match tokio::time::timeout(AGE_MAX, connection.as_mut()).await {
+        Ok(ended) => ended,
+        Err(_) => {
+            connection.as_mut().graceful_shutdown();
+            tokio::time::timeout(FINISH_GRACE, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "admin connection ended early");
+    }
+}
+
+async fn answer(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
     let page = if matches!(*request.method(), Method::GET | Method::HEAD) {
-        pages(request.uri().path(), request.uri().query())
+        pages(request.uri().path(), request.uri().query()).await
     } else {
         Page::text(StatusCode::METHOD_NOT_ALLOWED, "only GET here\n")
     };
@@ -106,3 +147,6 @@ fn answer(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
     response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
     response
 }
+
+#[cfg(test)]
+mod tests;

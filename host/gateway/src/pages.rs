@@ -7,13 +7,12 @@ use domain::finding::Finding;
 use domain::published::Published;
 use domain::snapshot::Snapshot;
 use hyper::StatusCode;
-use prometheus::{Encoder, Registry, TextEncoder};
 use proxy::Workers;
-use proxy::metrics::Board;
+use proxy::metrics::{Board, MetricsPage};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::admin::{Page, Pages};
+use crate::admin::{Page, PageFuture, Pages};
 
 /// A worker that has not beaten for this long hangs, and liveness fails.
 const BEAT_AGE_MAX: Duration = Duration::from_secs(10);
@@ -33,7 +32,7 @@ pub(crate) enum Phase {
 
 /// Probes: `/livez` and `/healthz` fail when a worker hangs, `/readyz` until a snapshot is in force and from SIGTERM on.
 pub(crate) fn probes(phase: watch::Receiver<Phase>, workers: Workers) -> Pages {
-    Arc::new(move |path, _| match path {
+    let page = move |path: &str| match path {
         "/livez" | "/healthz" => {
             let hung = workers.states().iter().position(|worker| worker.beat_age > BEAT_AGE_MAX);
             match hung {
@@ -49,13 +48,19 @@ pub(crate) fn probes(phase: watch::Receiver<Phase>, workers: Workers) -> Pages {
             Phase::Draining => Page::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         },
         _ => Page::not_found(),
-    })
+    };
+    Arc::new(move |path, _| now(page(path)))
+}
+
+/// A page that is there at once.
+fn now(page: Page) -> PageFuture {
+    Box::pin(std::future::ready(page))
 }
 
 /// What the admin pages show.
 pub(crate) struct Sources {
     /// All metrics.
-    pub(crate) registry: Registry,
+    pub(crate) metrics: MetricsPage,
     /// What is in force.
     pub(crate) published: Published,
     /// What is wrong.
@@ -67,7 +72,13 @@ pub(crate) struct Sources {
 /// Metrics and the pages for operators.
 pub(crate) fn admin(sources: Sources) -> Pages {
     Arc::new(move |path, _| match path {
-        "/metrics" => metrics(&sources.registry),
+        "/metrics" => metrics(sources.metrics.clone()),
+        _ => now(page(&sources, path)),
+    })
+}
+
+fn page(sources: &Sources, path: &str) -> Page {
+    match path {
         "/findings" => {
             let report = sources.reports.borrow().clone();
             let findings: Vec<Value> = report.findings.iter().map(finding).collect();
@@ -89,19 +100,16 @@ pub(crate) fn admin(sources: Sources) -> Pages {
             }
             None => Page::not_found(),
         },
-    })
+    }
 }
 
-fn metrics(registry: &Registry) -> Page {
-    let mut text = Vec::new();
-    match TextEncoder::new().encode(&registry.gather(), &mut text) {
-        Ok(()) => Page {
-            status: StatusCode::OK,
-            content_type: "text/plain; version=0.0.4; charset=utf-8",
-            body: text.into(),
-        },
-        Err(error) => Page::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-    }
+fn metrics(page: MetricsPage) -> PageFuture {
+    Box::pin(async move {
+        match page.render().await {
+            Some(body) => Page { status: StatusCode::OK, content_type: MetricsPage::CONTENT_TYPE, body },
+            None => Page::text(StatusCode::SERVICE_UNAVAILABLE, "the gateway is ending\n"),
+        }
+    })
 }
 
 /// A finding as JSON.

@@ -19,7 +19,7 @@ use domain::sleep::SleepNote;
 use policy::{FetchOptions, Library, Options};
 use prometheus::Registry;
 use proxy::local::Health;
-use proxy::metrics::{Board, Collector, FaultWatch};
+use proxy::metrics::{Board, Collector, FaultWatch, MetricsPage};
 use proxy::respond::Dialect;
 use proxy::{CertificateFiles, ListenerSpec, Parts, Server, ServerHandle, ServerOptions, Status, TellSleep};
 use tokio::sync::{mpsc, watch};
@@ -59,6 +59,8 @@ struct Running {
     published: Published,
     status: Arc<Status>,
     admin: tokio::runtime::Runtime,
+    /// Of the probes alone: no page for operators is computed on it.
+    probes: tokio::runtime::Runtime,
 }
 
 impl Running {
@@ -80,6 +82,7 @@ impl Running {
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
 
         let metrics = ControllerMetrics::register(&registry)?;
+        let metrics_page = MetricsPage::start(registry)?;
 
         let status = Arc::<Status>::default();
         let (sleeps_in, sleeps) = mpsc::channel(SLEEPS_MAX);
@@ -94,7 +97,7 @@ impl Running {
                 index: Arc::clone(&index),
                 tell_sleep,
             },
-            registry.clone(),
+            metrics_page.clone(),
             (Arc::clone(&board), Arc::clone(&status)),
         )?;
         let control = control::start(
@@ -110,11 +113,16 @@ impl Running {
             },
         )?;
         let (phase, phases) = watch::channel(Phase::Starting);
-        let admin = start_admin(
+        let (admin, probes) = start_admin(
             args,
             &server,
             phases,
-            pages::Sources { registry, published: published.clone(), reports: control.reports(), board },
+            pages::Sources {
+                metrics: metrics_page,
+                published: published.clone(),
+                reports: control.reports(),
+                board,
+            },
         )?;
         let (mut cards, shown) = (control.cards(), Arc::clone(&status));
         admin.spawn(async move {
@@ -123,12 +131,12 @@ impl Running {
                 shown.set_cards((*known).clone());
             }
         });
-        Ok(Self { server, control, phase, published, status, admin })
+        Ok(Self { server, control, phase, published, status, admin, probes })
     }
 
     /// Becomes ready when the first snapshot is in force, waits for a signal, and ends everything in order.
     fn until_told(self, args: &ServeArgs) -> anyhow::Result<()> {
-        let Self { server, control, phase, published, status, admin } = self;
+        let Self { server, control, phase, published, status, admin, probes } = self;
         let (told, signals) = admin.block_on(async {
             let mut signals = Signals::register()?;
             let mut reports = control.reports();
@@ -162,6 +170,7 @@ impl Running {
         }
         control.stop();
         admin.shutdown_background();
+        probes.shutdown_background();
         tracing::info!("ended");
         Ok(())
     }
@@ -182,7 +191,7 @@ impl Drain {
     fn of(args: &ServeArgs, told: Option<Ask>, in_flight: u32) -> Self {
         let signal = told.map_or("the control plane ended", Ask::name);
         match told {
-            Some(Ask::Interrupt) => {
+            Some(Ask::Interrupt | Ask::HangUp) => {
                 let timeout = if in_flight > 0 { args.drain_timeout } else { Duration::ZERO };
                 Self { signal, delay: Duration::ZERO, timeout }
             }
@@ -322,7 +331,7 @@ fn start_server(
     workers: usize,
     epoch: Instant,
     parts: Parts,
-    registry: Registry,
+    metrics: MetricsPage,
     (board, status): (Arc<Board>, Arc<Status>),
 ) -> anyhow::Result<ServerHandle> {
     let plain = |address, dialect| ListenerSpec { address, dialect, tls: None };
@@ -350,37 +359,36 @@ fn start_server(
         root_path: args.root_path.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_unix,
-        metrics: Some(registry),
+        metrics: Some(metrics),
         board,
         status,
     };
     Server::start(options, parts).context("the data plane does not start")
 }
 
-/// Probes and admin pages on a runtime of their own, whose only thread the data path cannot starve.
+/// Admin pages and probes, each on a runtime of its own with one thread: the data path cannot starve them, and no page for
+/// operators keeps a probe waiting. The first runtime is that of the admin pages.
 fn start_admin(
     args: &ServeArgs,
     server: &ServerHandle,
     phases: watch::Receiver<Phase>,
     sources: pages::Sources,
-) -> anyhow::Result<tokio::runtime::Runtime> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("admin")
-        .enable_all()
-        .build()?;
-    let mut bound = [None, None];
-    let both = [
-        (args.metrics_address(), pages::admin(sources)),
-        (args.probes_address(), pages::probes(phases, server.workers())),
-    ];
-    for (slot, (address, pages)) in bound.iter_mut().zip(both) {
-        if let Some(address) = address {
-            let listener = admin::bind(address)?;
-            *slot = Some(listener.local_addr()?);
+) -> anyhow::Result<(tokio::runtime::Runtime, tokio::runtime::Runtime)> {
+    let runtime = |name: &str| {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name(name).enable_all().build()
+    };
+    let runtimes = (runtime("admin")?, runtime("probes")?);
+    let serve = |runtime: &tokio::runtime::Runtime, address: Option<SocketAddr>, pages| {
+        let listener = address.map(admin::bind).transpose()?;
+        let bound = listener.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
+        if let Some(listener) = listener {
             runtime.spawn(admin::serve(listener, pages));
         }
-    }
+        anyhow::Ok(bound)
+    };
+    let admin = serve(&runtimes.0, args.metrics_address(), pages::admin(sources))?;
+    let probes =
+        serve(&runtimes.1, args.probes_address(), pages::probes(phases, server.workers()))?;
     let addresses = server.addresses();
     let text = args.port.and_then(|_| addresses.get(args.listen.len()));
     let tls = addresses.get(args.listen.len() + usize::from(args.port.is_some()));
@@ -389,12 +397,12 @@ fn start_admin(
         data = show(addresses.first()),
         data_text = show(text),
         data_tls = show(tls),
-        admin = show(bound[0].as_ref()),
-        probes = show(bound[1].as_ref()),
+        admin = show(admin.as_ref()),
+        probes = show(probes.as_ref()),
         version = env!("CARGO_PKG_VERSION"),
         "listening"
     );
-    Ok(runtime)
+    Ok(runtimes)
 }
 
 #[cfg(test)]

@@ -10,12 +10,12 @@ use domain::pool::Pool;
 use domain::route::{Gateway, Route};
 use domain::snapshot::Snapshot;
 use http::{Response, StatusCode};
-use prometheus::{Registry, TextEncoder};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::dialect::LocalPage;
+use crate::metrics::MetricsPage;
 use crate::respond::{self, Dialect, FailureContext, GATEWAY_UNNAMED, respond};
 
 mod card;
@@ -57,8 +57,8 @@ pub struct LocalFacts<'a> {
     pub health: Health,
     /// The dynamic configuration file in use, for `/health`.
     pub dynamic_config: Option<&'a RawValue>,
-    /// What `/metrics` shows; `None`: that page is served elsewhere only.
-    pub metrics: Option<&'a Registry>,
+    /// The text of `/metrics`; `None`: that page is served elsewhere only.
+    pub metrics: Option<&'a Bytes>,
 }
 
 /// The answer of a local page. `HEAD` is answered alike; the server leaves the body out.
@@ -232,10 +232,9 @@ fn health(facts: &LocalFacts<'_>) -> Response<Bytes> {
 }
 
 fn metrics(facts: &LocalFacts<'_>) -> Response<Bytes> {
-    let Some(registry) = facts.metrics else {
+    let Some(page) = facts.metrics else {
         let context = FailureContext { dialect: facts.dialect, ..FailureContext::new(facts.request_id) };
         return respond::failure(&FailureKind::PathUnknown.into(), &context);
     };
-    let page = TextEncoder::new().encode_to_string(&registry.gather()).unwrap_or_default();
-    respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page, facts.request_id)
+    respond(StatusCode::OK, MetricsPage::CONTENT_TYPE, page.clone(), facts.request_id)
 }

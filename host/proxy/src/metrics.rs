@@ -23,15 +23,19 @@ mod family;
 mod faults;
 mod gateway;
 mod machine;
+mod page;
 mod policy;
 mod router;
+mod together;
 
 #[cfg(test)]
 mod tests;
 
 pub use faults::{FaultWatch, PolicyFaults};
+pub use page::MetricsPage;
 
 use family::Page;
+use together::Together;
 
 /// Where workers' cells meet: what recorders make is noted here, weakly, and read by the collector.
 #[derive(Debug, Default)]
@@ -151,9 +155,12 @@ impl prometheus::core::Collector for Collector {
         let workers = self.board.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut page = Page::default();
         router::servers(&mut page, &snapshot, &self.board.servers.live(), now_ms);
-        router::pairs(&mut page, &snapshot, &self.board.pairs.live());
-        router::incoming(&mut page, &snapshot, &self.board.models.live(), &workers, self.created_unix);
-        policy::pools(&mut page, &snapshot, &self.board.pools.live());
+        let together = Together::of(&snapshot);
+        page.add(family::MODELS_TOGETHER, &[], together.len() as f64);
+        router::pairs(&mut page, (&snapshot, &together), &self.board.pairs.live());
+        let models = router::Models { cells: &self.board.models.live(), created_unix: self.created_unix };
+        router::incoming(&mut page, (&snapshot, &together), models, &workers);
+        policy::pools(&mut page, (&snapshot, &together), &self.board.pools.live());
         gateway::workers(&mut page, &workers);
         gateway::state(&mut page, &snapshot);
         if let Some(index) = &self.sources.prefix_index {

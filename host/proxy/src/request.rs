@@ -21,7 +21,7 @@ use http::{HeaderValue, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use crate::dialect::Operation;
+use crate::dialect::{LocalPage, Operation};
 use crate::dispatch::{Destination, Outgoing, Won, dispatch};
 use crate::filter;
 use crate::flight::Flight;
@@ -76,8 +76,12 @@ async fn live(flight: &mut Flight, parts: &Parts, incoming: Incoming) -> Result<
     let is_bodyless = match address.operation {
         Operation::Json(kind) => kind.is_bodyless(),
         Operation::Multipart(_) => false,
-        Operation::Local(page) => return here::page(flight, page, &address).map(Served::Here),
-        // Boxed: it is rare, and its state would make every request's larger.
+        // Boxed, like what follows: it is rare, and its state would make every request's larger.
+        Operation::Local(LocalPage::Metrics) => {
+            let metrics = Box::pin(here::metrics(flight)).await;
+            return here::page(flight, LocalPage::Metrics, &address, metrics.as_ref()).map(Served::Here);
+        }
+        Operation::Local(page) => return here::page(flight, page, &address, None).map(Served::Here),
         Operation::EngineControl(control) => {
             return Box::pin(here::control(flight, control, parts, &address)).await;
         }

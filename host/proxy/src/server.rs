@@ -21,9 +21,8 @@ use domain::policy::Policies;
 use domain::prefix::PrefixIndex;
 use domain::published::Published;
 use domain::sleep::SleepNote;
-use prometheus::Registry;
 
-use crate::metrics::Board;
+use crate::metrics::{Board, MetricsPage};
 use crate::respond::Dialect;
 pub(crate) use connection::Client;
 pub use status::Status;
@@ -73,8 +72,8 @@ pub struct ServerOptions {
     pub version: String,
     /// Start of the process, Unix seconds.
     pub started_unix: u64,
-    /// What `/metrics` on the data listeners shows; `None`: that page is served elsewhere only.
-    pub metrics: Option<Registry>,
+    /// The page `/metrics` of the data listeners; `None`: that page is served elsewhere only.
+    pub metrics: Option<MetricsPage>,
     /// Where workers' counters and the decision log are seen.
     pub board: Arc<Board>,
     /// What others find out and local pages show.

@@ -68,6 +68,7 @@ families! {
     FAILURES = COUNTER "wicketgate_failures_total" ["reason"] "Requests that failed, by kind of failure.";
     RETRIES = COUNTER "wicketgate_retries_total" [] "Attempts beyond the first.";
     GENERATION = GAUGE "wicketgate_generation" [] "Generation of the snapshot in force; 0 before the first.";
+    MODELS_TOGETHER = GAUGE "wicketgate_models_together" [] "Adapters without series of their own: the 101st of a model and the following, by name. They count under `model=\"other\"`.";
     ADMITTED = GAUGE "wicketgate_gateway_requests_in_flight" ["gateway"] "Requests of a gateway that hold a permit.";
     QUEUED = GAUGE "wicketgate_gateway_requests_queued" ["gateway"] "Requests of a gateway that wait for a permit.";
     INDEX_ENTRIES = GAUGE "wicketgate_prefix_index_entries" [] "Blocks in the prefix index.";

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use domain::snapshot::Snapshot;
 
 use super::family::{self, Page};
+use super::together::Together;
 use crate::record::cells::Count;
 use crate::record::decisions::{EntryCells, FAULTS, PoolCells, Reason};
 
@@ -13,7 +14,11 @@ use crate::record::decisions::{EntryCells, FAULTS, PoolCells, Reason};
 const LAST_RESORT: &str = "last-resort";
 
 /// Decisions by pool and by policy.
-pub(super) fn pools(page: &mut Page, snapshot: &Snapshot, pools: &[Arc<PoolCells>]) {
+pub(super) fn pools(
+    page: &mut Page,
+    (snapshot, together): (&Snapshot, &Together<'_>),
+    pools: &[Arc<PoolCells>],
+) {
     let names = snapshot.pools.iter().map(|pool| (pool.gateway.to_string(), pool.model.as_str()));
     let live: HashSet<(String, &str)> = names.collect();
     let mut tokens: HashMap<(&str, &str), (u64, u64)> = HashMap::new();
@@ -23,6 +28,7 @@ pub(super) fn pools(page: &mut Page, snapshot: &Snapshot, pools: &[Arc<PoolCells
         if !live.contains(&(gateway.clone(), model)) {
             continue;
         }
+        let model = together.label(model);
         page.merge(family::ROUTE_SECONDS, &[gateway, model], &cells.took);
         reasons(page, [gateway, model, LAST_RESORT], &cells.undecided);
         for (entry, (policy, _)) in cells.entries.iter().zip(&cells.labels.entries) {

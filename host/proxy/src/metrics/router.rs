@@ -4,14 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use domain::endpoint::{ENGINE_NUMBERS_AGE_MAX_MS, Endpoint};
+use domain::name::ModelName;
 use domain::snapshot::Snapshot;
 
 use super::family::{self, Page};
+use super::together::{OTHER, Together};
 use crate::record::cells::{ModelCells, PairCells, ServerCells, WorkerCells};
 use crate::record::window::{Sums, WINDOW_SECONDS};
-
-/// The model label of requests for models that nobody routes: labels are bounded.
-const OTHER: &str = "other";
 
 /// What is known of each endpoint.
 pub(super) fn servers(page: &mut Page, snapshot: &Snapshot, cells: &[Arc<ServerCells>], now_ms: u64) {
@@ -65,14 +64,18 @@ fn engine(page: &mut Page, labels: &[&str], endpoint: &Endpoint, now_ms: u64) {
 }
 
 /// What models did at endpoints.
-pub(super) fn pairs(page: &mut Page, snapshot: &Snapshot, pairs: &[Arc<PairCells>]) {
+pub(super) fn pairs(
+    page: &mut Page,
+    (snapshot, together): (&Snapshot, &Together<'_>),
+    pairs: &[Arc<PairCells>],
+) {
     let slots: HashSet<u32> = snapshot.endpoints.iter().map(|endpoint| endpoint.state.slot).collect();
     let models: HashSet<&str> = snapshot.pools.iter().map(|pool| pool.model.as_str()).collect();
     for pair in pairs {
         if !slots.contains(&pair.server.slot) || !models.contains(pair.model.as_str()) {
             continue;
         }
-        let (server, model) = (&*pair.url, pair.model.as_str());
+        let (server, model) = (&*pair.url, together.label(pair.model.as_str()));
         let labels = &[server, model];
         page.add(family::INPUT_TOKENS, labels, pair.input_tokens.get() as f64);
         page.add(family::OUTPUT_TOKENS, labels, pair.output_tokens.get() as f64);
@@ -86,29 +89,43 @@ pub(super) fn pairs(page: &mut Page, snapshot: &Snapshot, pairs: &[Arc<PairCells
     }
 }
 
+/// What is known of arrivals.
+#[derive(Clone, Copy)]
+pub(super) struct Models<'a> {
+    pub(super) cells: &'a [Arc<ModelCells>],
+    /// Since when those are counted that have no cells yet, Unix seconds.
+    pub(super) created_unix: f64,
+}
+
 /// Arrivals by model. Every routed model is there from the start: scaling from zero waits for it to rise.
 pub(super) fn incoming(
     page: &mut Page,
-    snapshot: &Snapshot,
-    models: &[Arc<ModelCells>],
+    (snapshot, together): (&Snapshot, &Together<'_>),
+    models: Models<'_>,
     workers: &[Arc<WorkerCells>],
-    created_unix: f64,
 ) {
-    let mut created: HashMap<&str, f64> = HashMap::new();
-    for model in snapshot.gateways.iter().flat_map(|gateway| gateway.routes.keys()) {
-        if created.insert(model.as_str(), created_unix).is_none() {
-            page.add(family::INCOMING, &[model.as_str()], 0.0);
+    let mut created: HashMap<&str, f64> = HashMap::from([(OTHER, models.created_unix)]);
+    let routed = snapshot.gateways.iter().flat_map(|gateway| gateway.routes.keys());
+    let routed: HashSet<&str> = routed.map(ModelName::as_str).collect();
+    for model in &routed {
+        let label = together.label(model);
+        created.insert(label, models.created_unix);
+        page.add(family::INCOMING, &[label], 0.0);
+    }
+    for cells in models.cells {
+        let model = cells.model.as_str();
+        if !routed.contains(model) {
+            continue;
         }
+        let label = together.label(model);
+        if let Some(first) = created.get_mut(label) {
+            *first = first.min(cells.created_unix);
+        }
+        page.add(family::INCOMING, &[label], cells.requests.get() as f64);
     }
-    for cells in models {
-        let Some(first) = created.get_mut(cells.model.as_str()) else { continue };
-        *first = first.min(cells.created_unix);
-        page.add(family::INCOMING, &[cells.model.as_str()], cells.requests.get() as f64);
-    }
-    for (model, created_unix) in created {
-        page.add(family::INCOMING_CREATED, &[model], created_unix);
+    for (label, created_unix) in created {
+        page.add(family::INCOMING_CREATED, &[label], created_unix);
     }
     let other: u64 = workers.iter().map(|worker| worker.incoming_other.get()).sum();
     page.add(family::INCOMING, &[OTHER], other as f64);
-    page.add(family::INCOMING_CREATED, &[OTHER], created_unix);
 }

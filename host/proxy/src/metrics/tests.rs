@@ -190,6 +190,40 @@ fn a_request_for_a_model_without_engines_counts() {
     assert!(world.page().contains(r#"vllm:num_incoming_requests_total{model="empty"} 1"#));
 }
 
+/// C7: an engine that lists thousands of adapters does not make the page longer without end, and no request goes uncounted.
+#[test]
+fn adapters_beyond_a_bound_are_counted_together() {
+    const ADAPTERS: usize = 3_000;
+    let endpoints = [fixture::endpoint(URLS[0], "")];
+    let adapter = |number: usize| domain::draft::RouteDraft {
+        parent: Some("m".into()),
+        ..fixture::route_with_chain(&format!("adapter-{number:04}"), &endpoints, &["prefix-hash"])
+    };
+    let mut routes = vec![fixture::route("m", &endpoints)];
+    routes.extend((0..ADAPTERS).map(adapter));
+    let snapshot = fixture::snapshot(&mut Assembler::default(), vec![fixture::gateway("g", routes)]);
+    let world = world(Arc::clone(&snapshot));
+    let recorder = Recorder::new(&world.board, 0);
+    for pool in &snapshot.pools {
+        recorder.incoming(Some(&pool.model));
+        let mut attempt = recorder.attempt(pool, &pool.endpoints[0], 0);
+        attempt.first_byte();
+    }
+    let page = world.page();
+    let samples = |start: &str| page.lines().filter(|line| line.starts_with(start)).count();
+    assert_eq!(samples("vllm:num_incoming_requests_total{"), 1 + together::ADAPTERS_MAX + 1);
+    assert_eq!(samples("vllm:input_tokens_total{"), 1 + together::ADAPTERS_MAX + 1);
+    let beyond = ADAPTERS - together::ADAPTERS_MAX;
+    for line in [
+        format!("wicketgate_models_together {beyond}"),
+        format!("vllm:num_incoming_requests_total{{model=\"other\"}} {beyond}"),
+        r#"vllm:num_incoming_requests_total{model="m"} 1"#.to_owned(),
+        r#"vllm:num_incoming_requests_total{model="adapter-0000"} 1"#.to_owned(),
+    ] {
+        assert!(page.lines().any(|found| found == line), "{line}");
+    }
+}
+
 #[test]
 fn a_page_before_any_configuration_is_sound() {
     let (_publisher, published) = published();

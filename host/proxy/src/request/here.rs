@@ -24,11 +24,17 @@ use crate::upstream::{
 /// Longest answer of an engine to a control, bytes.
 const CONTROL_BYTES_MAX: usize = 64 << 10;
 
-/// One of our own pages.
+/// The text of the metrics page, from the thread that renders it. `None`: it is served elsewhere only.
+pub(super) async fn metrics(flight: &Flight) -> Option<Bytes> {
+    flight.worker.shared.options.metrics.as_ref()?.render().await
+}
+
+/// One of our own pages. `metrics`: the text of that one, if it was asked for.
 pub(super) fn page(
     flight: &Flight,
     page: LocalPage,
     address: &Address<'_>,
+    metrics: Option<&Bytes>,
 ) -> Result<Response<Bytes>, FailureKind> {
     let worker = &flight.worker;
     let snapshot = worker.router.borrow_mut().load(worker);
@@ -44,7 +50,7 @@ pub(super) fn page(
         cards: &cards,
         health: options.status.health(),
         dynamic_config: None,
-        metrics: options.metrics.as_ref(),
+        metrics,
     };
     Ok(local::answer(page, &snapshot, &facts))
 }
