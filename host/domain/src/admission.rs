@@ -21,7 +21,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 
-pub use body::{BodyBytes, BodyHold};
+pub use body::{BodyBytes, BodyHold, CLIENT_SHARES};
 pub use line::{Admitted, Line, Ticket};
 
 /// Wakes workers. One for the process; the data plane implements it.

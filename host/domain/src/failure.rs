@@ -28,6 +28,12 @@ pub enum FailureKind {
     /// No `model` in the body.
     #[error("no model in the request body")]
     ModelMissing,
+    /// The body has `model` too often.
+    #[error("more than {max} times `model` in the request body")]
+    ModelRepeated {
+        /// The bound.
+        max: usize,
+    },
     /// Nobody routes this model.
     #[error("model {model:?} is not routed")]
     ModelUnknown {
@@ -178,6 +184,7 @@ impl Failure {
             K::BodyNotJson
             | K::BodyNotObject
             | K::ModelMissing
+            | K::ModelRepeated { .. }
             | K::ModelUnknown { .. }
             | K::PathUnknown
             | K::MethodNotAllowed
@@ -219,6 +226,7 @@ impl Failure {
             K::BodyNotJson => "body_not_json",
             K::BodyNotObject => "body_not_object",
             K::ModelMissing => "model_missing",
+            K::ModelRepeated { .. } => "model_repeated",
             K::ModelUnknown { .. } => "model_unknown",
             K::ModelUnavailable { .. } => "model_unavailable",
             K::PathUnknown => "path_unknown",

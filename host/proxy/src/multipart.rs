@@ -13,7 +13,7 @@ use memchr::memmem;
 use smallvec::SmallVec;
 
 use crate::dialect::MultipartKind;
-use crate::intake::scan::{Spans, splice};
+use crate::intake::scan::{MODELS_MAX, Spans};
 
 #[cfg(test)]
 mod tests;
@@ -41,7 +41,17 @@ pub struct Form<'a> {
 impl<'a> Form<'a> {
     /// Reads a form. `content_type` is the request's header.
     pub fn parse(content_type: Option<&[u8]>, body: &'a [u8]) -> Result<Self, FailureKind> {
-        read(content_type, body).ok_or(FailureKind::Multipart(MultipartFault::Unreadable))
+        let form = read(content_type, body).ok_or(FailureKind::Multipart(MultipartFault::Unreadable))?;
+        if form.model_spans.len() > MODELS_MAX {
+            return Err(FailureKind::ModelRepeated { max: MODELS_MAX });
+        }
+        Ok(form)
+    }
+
+    /// The same, borrowing nothing.
+    pub fn into_owned(self) -> Form<'static> {
+        let model = self.model.map(|model| Cow::Owned(model.into_owned()));
+        Form { model, model_spans: self.model_spans, has_file: self.has_file, stream: self.stream }
     }
 
     /// The model, if the form has what `kind` needs.
@@ -51,11 +61,6 @@ impl<'a> Form<'a> {
         }
         self.model.as_deref().ok_or(FailureKind::Multipart(MultipartFault::ModelMissing))
     }
-}
-
-/// The body with every value of `model` replaced; every other byte stays. `spans` are [`Form::model_spans`] of it.
-pub fn replace_model(body: &[u8], spans: &[Range<usize>], new: &str) -> Vec<u8> {
-    splice(body, spans, new.as_bytes())
 }
 
 fn read<'a>(content_type: Option<&[u8]>, body: &'a [u8]) -> Option<Form<'a>> {

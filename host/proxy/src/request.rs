@@ -25,6 +25,7 @@ use crate::dialect::{LocalPage, Operation};
 use crate::dispatch::{Destination, Outgoing, Won, dispatch};
 use crate::filter;
 use crate::flight::Flight;
+use crate::intake::scan::Splice;
 use crate::intake::{self, Bounds};
 use crate::local::pinned;
 use crate::relay::{self, Answer};
@@ -99,17 +100,26 @@ async fn live(flight: &mut Flight, parts: &Parts, incoming: Incoming) -> Result<
         };
         intake::inspect(&parts.headers, bytes_max)?;
         let memory = &worker.shared.options.body_bytes;
-        let read = intake::read(incoming, Bounds { bytes_max, memory }, &flight.timer).await?;
+        let client = flight.client.watch.peer.ip();
+        let read = intake::read(incoming, Bounds { bytes_max, memory, client }, &flight.timer).await?;
         flight.body_in = Instant::now();
         flight.request_bytes = read.bytes().len() as u64;
         body = Some(read);
     }
     let snapshot = worker.router.borrow_mut().load(&worker);
-    let asked =
-        Asked { address: &address, headers: &parts.headers, body: body.as_ref().map(intake::Body::bytes) };
-    let Meaning { gateway, route, mut facts, rewritten } = meaning::read(flight, asked, &snapshot)?;
-    if let (Some(body), Some(rewritten)) = (&mut body, rewritten) {
-        body.replace(rewritten);
+    let asked = Asked { address: &address, headers: &parts.headers, body: None };
+    let mut reading = None;
+    if let Some(large) = body.take_if(|body| body.is_large()) {
+        // Boxed: it is rare, and its state would make every request's larger.
+        let ahead = Box::pin(meaning::read_ahead(&worker, asked, &snapshot, large)).await?;
+        (body, reading) = (Some(ahead.0), Some(ahead.1));
+    }
+    let asked = Asked { body: body.as_ref().map(intake::Body::bytes), ..asked };
+    let Meaning { gateway, route, mut facts, renamed } = meaning::read(flight, asked, &snapshot, reading)?;
+    if let Some(splice) = renamed
+        && let Some(named) = body.take()
+    {
+        body = Some(rename(&worker, named, splice).await?);
     }
 
     // filter, admit
@@ -149,6 +159,21 @@ async fn live(flight: &mut Flight, parts: &Parts, incoming: Incoming) -> Result<
     drop(snapshot);
     let won = dispatch(flight, to, &facts, outgoing).await?;
     Ok(Served::Engine(Box::new(won), settings.timeouts.idle))
+}
+
+/// The body with the engine's name of the model; a large one is written away from the worker.
+async fn rename(
+    worker: &Worker,
+    mut body: intake::Body,
+    splice: Splice,
+) -> Result<intake::Body, FailureKind> {
+    if !body.is_large() {
+        body.rewrite(&splice)?;
+        return Ok(body);
+    }
+    let rewrite = move |body: &mut intake::Body| body.rewrite(&splice);
+    let (body, rewritten) = Box::pin(worker.shared.apart.run(body, rewrite)).await?;
+    rewritten.map(|()| body)
 }
 
 /// The endpoint that an engine id names, unless it sleeps.

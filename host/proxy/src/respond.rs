@@ -142,6 +142,7 @@ pub fn status(kind: &FailureKind, dialect: Dialect) -> StatusCode {
         K::BodyNotJson
         | K::BodyNotObject
         | K::ModelMissing
+        | K::ModelRepeated { .. }
         | K::ClientGone
         | K::Multipart(_)
         | K::EngineIdMissing
@@ -182,6 +183,11 @@ fn retry_after(kind: &FailureKind) -> Option<Duration> {
 /// Whole seconds, rounded up, at least 1: a client that comes back at once helps nobody.
 fn seconds(after: Duration) -> u64 {
     (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1)
+}
+
+/// As much of a client's text as an answer can repeat, and the next character, which shows that there was more.
+pub(crate) fn echoed(text: &str) -> Box<str> {
+    text[..text.ceil_char_boundary((ECHO_BYTES_MAX + 1).min(text.len()))].into()
 }
 
 /// A client's text, cut at [`ECHO_BYTES_MAX`].
@@ -240,6 +246,12 @@ fn message_with(kind: &FailureKind, body: BodyKind) -> String {
         K::EngineIdUnknown { id } => format!("Engine with Id {} not found.", echo(id)),
         K::BodyTooLarge { limit_bytes } => {
             format!("Invalid request: request body is larger than {limit_bytes} bytes.")
+        }
+        K::ModelRepeated { max } if body == BodyKind::Form => {
+            format!("Invalid request: more than {max} fields 'model' in form data.")
+        }
+        K::ModelRepeated { max } => {
+            format!("Invalid request: more than {max} keys 'model' in request body.")
         }
         K::NotImplemented { what } => format!("Not implemented: {what}."),
         K::Guarded { reason } => {

@@ -22,6 +22,7 @@ use domain::prefix::PrefixIndex;
 use domain::published::Published;
 use domain::sleep::SleepNote;
 
+use crate::intake::apart::Apart;
 use crate::metrics::{Board, MetricsPage};
 use crate::respond::Dialect;
 pub(crate) use connection::Client;
@@ -128,6 +129,8 @@ pub(crate) struct Shared {
     pub(crate) policies: Arc<dyn Policies>,
     pub(crate) index: Arc<PrefixIndex>,
     pub(crate) tell_sleep: Option<TellSleep>,
+    /// Reads large bodies.
+    pub(crate) apart: Apart,
     bells: Arc<Bells>,
 }
 
@@ -170,7 +173,8 @@ impl Server {
         let epoch = options.epoch;
         let Parts { published, policies, index, tell_sleep } = parts;
         let bells = Arc::new(Bells(desks.clone()));
-        let shared = Arc::new(Shared { options, published, policies, index, tell_sleep, bells });
+        let (apart, readers) = Apart::start(workers)?;
+        let shared = Arc::new(Shared { options, published, policies, index, tell_sleep, apart, bells });
         let mut threads = Vec::new();
         for (index, listeners) in per_worker.into_iter().enumerate() {
             let shared = Arc::clone(&shared);
@@ -180,7 +184,7 @@ impl Server {
         }
         let is_ended = Arc::new(AtomicBool::new(false));
         let refresher = refresh_certificates(certificates, Arc::clone(&is_ended))?;
-        Ok(ServerHandle { addresses, desks, threads, refresher, is_ended, epoch })
+        Ok(ServerHandle { addresses, desks, threads, readers, refresher, is_ended, epoch })
     }
 }
 
@@ -224,6 +228,8 @@ pub struct ServerHandle {
     addresses: Vec<SocketAddr>,
     desks: Vec<Arc<Desk>>,
     threads: Vec<JoinHandle<std_io::Result<()>>>,
+    /// Of large bodies; they end after the workers.
+    readers: Vec<JoinHandle<()>>,
     refresher: Option<JoinHandle<()>>,
     is_ended: Arc<AtomicBool>,
     epoch: Instant,
@@ -273,6 +279,11 @@ impl Drop for ServerHandle {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::error!(%error, "a worker could not run"),
                 Err(_) => tracing::error!("a worker panicked"),
+            }
+        }
+        for reader in self.readers.drain(..) {
+            if reader.join().is_err() {
+                tracing::error!("a reader of large bodies panicked");
             }
         }
     }

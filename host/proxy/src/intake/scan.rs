@@ -22,7 +22,10 @@ mod tests;
 /// Most objects and arrays inside each other, the outermost one included. Deeper bodies are refused as not JSON.
 pub const NESTING_MAX: usize = 128;
 
-/// Where the values of `model` stand in a body.
+/// Most values of `model` in one body. More are refused: each is replaced where the engines have another name.
+pub const MODELS_MAX: usize = 16;
+
+/// Where the values of `model` stand in a body, at most [`MODELS_MAX`].
 pub type Spans = SmallVec<[Range<usize>; 2]>;
 
 /// What routing needs to know of a JSON body. Ranges are byte positions in the body scanned.
@@ -71,7 +74,7 @@ struct Found {
 
 /// Scans a whole body. `session_field` is the top-level field that may name the session.
 ///
-/// Fails with `BodyNotJson` or `BodyNotObject`; a missing model is the caller's business.
+/// Fails with `BodyNotJson`, `BodyNotObject` or `ModelRepeated`; a missing model is the caller's business.
 pub fn scan<'a>(body: &'a [u8], session_field: Option<&str>) -> Result<Scan<'a>, FailureKind> {
     let mut lexer = Lexer::new(body);
     lexer.space();
@@ -79,25 +82,52 @@ pub fn scan<'a>(body: &'a [u8], session_field: Option<&str>) -> Result<Scan<'a>,
         let whole = lexer.value().and_then(|()| lexer.end());
         return Err(if whole.is_ok() { FailureKind::BodyNotObject } else { FailureKind::BodyNotJson });
     }
-    let found = find(&mut lexer, session_field).map_err(|Malformed| FailureKind::BodyNotJson)?;
-    Ok(read(body, found))
+    let mut found = Found::default();
+    match lexer.try_members(|key, value| found.keep(key, value, session_field)).and_then(|()| lexer.end()) {
+        Ok(()) => Ok(read(body, found)),
+        Err(Malformed) if found.model_spans.len() > MODELS_MAX => {
+            Err(FailureKind::ModelRepeated { max: MODELS_MAX })
+        }
+        Err(Malformed) => Err(FailureKind::BodyNotJson),
+    }
 }
 
-fn find(lexer: &mut Lexer<'_>, session_field: Option<&str>) -> Result<Found, Malformed> {
-    let mut found = Found::default();
-    lexer.members(|key, value| found.keep(key, value, session_field))?;
-    lexer.end()?;
-    Ok(found)
+impl Scan<'_> {
+    /// The same, borrowing nothing.
+    pub fn into_owned(self) -> Scan<'static> {
+        let owned = |text: Option<Cow<'_, str>>| text.map(|text| Cow::Owned(text.into_owned()));
+        Scan {
+            model: owned(self.model),
+            model_spans: self.model_spans,
+            stream: self.stream,
+            include_usage: self.include_usage,
+            max_tokens: self.max_tokens,
+            prompt: self.prompt,
+            tools: self.tools,
+            session: owned(self.session),
+            user: owned(self.user),
+            priority: self.priority,
+        }
+    }
 }
 
 impl Found {
-    fn keep(&mut self, key: &[u8], value: Range<usize>, session_field: Option<&str>) {
+    /// Fails with the first `model` beyond the bound: nothing behind it matters.
+    fn keep(
+        &mut self,
+        key: &[u8],
+        value: Range<usize>,
+        session_field: Option<&str>,
+    ) -> Result<(), Malformed> {
         if session_field.is_some_and(|field| field.as_bytes() == key) {
             self.session = value.clone();
         }
         let place = match key {
             b"model" => {
                 self.model_spans.push(value.clone());
+                if self.model_spans.len() > MODELS_MAX {
+                    return Err(Malformed);
+                }
                 &mut self.model
             }
             b"stream" => &mut self.stream,
@@ -111,9 +141,10 @@ impl Found {
             b"tools" => &mut self.tools,
             b"user" => &mut self.user,
             b"priority" => &mut self.priority,
-            _ => return,
+            _ => return Ok(()),
         };
         *place = value;
+        Ok(())
     }
 }
 
@@ -170,24 +201,51 @@ fn asks_for_usage(stream_options: &[u8]) -> bool {
     asks
 }
 
-/// The body with every value of `model` replaced; every other byte stays.
-///
-/// `spans` are [`Scan::model_spans`] of this very body.
-pub fn replace_model(body: &[u8], spans: &[Range<usize>], new: &str) -> Vec<u8> {
-    let mut quoted = Vec::with_capacity(new.len() + 2);
-    text::quote(new, &mut quoted);
-    splice(body, spans, &quoted)
+/// A body with other values of `model`: some of its ranges replaced, every other byte as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Splice {
+    /// Ascending and disjoint.
+    spans: Spans,
+    with: Vec<u8>,
 }
 
-/// Replaces ascending, disjoint ranges of `body` by `with`.
-pub(crate) fn splice(body: &[u8], spans: &[Range<usize>], with: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(body.len() + spans.len() * with.len());
-    let mut from = 0;
-    for span in spans {
-        out.extend_from_slice(&body[from..span.start]);
-        out.extend_from_slice(with);
-        from = span.end;
+impl Splice {
+    /// Of a JSON body: `spans` are [`Scan::model_spans`] of it.
+    pub fn json(spans: Spans, model: &str) -> Self {
+        let mut with = Vec::with_capacity(model.len() + 2);
+        text::quote(model, &mut with);
+        Self { spans, with }
     }
-    out.extend_from_slice(&body[from..]);
-    out
+
+    /// The same with the text as it stands: of a form.
+    pub(crate) fn plain(spans: Spans, model: &str) -> Self {
+        Self { spans, with: model.as_bytes().to_vec() }
+    }
+
+    /// Length of the result for a body of `length` bytes.
+    pub(crate) fn length(&self, length: usize) -> usize {
+        let cut: usize = self.spans.iter().map(Range::len).sum();
+        length - cut + self.spans.len() * self.with.len()
+    }
+
+    /// Where a range outside the spans stands in the result.
+    pub(crate) fn moved(&self, range: &Range<usize>) -> Range<usize> {
+        let before = self.spans.iter().filter(|span| span.end <= range.start);
+        let (count, cut) = before.fold((0, 0), |(count, cut), span| (count + 1, cut + span.len()));
+        let shift = |at: usize| at + count * self.with.len() - cut;
+        shift(range.start)..shift(range.end)
+    }
+
+    /// The result for `body`.
+    pub fn apply(&self, body: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.length(body.len()));
+        let mut from = 0;
+        for span in &self.spans {
+            out.extend_from_slice(&body[from..span.start]);
+            out.extend_from_slice(&self.with);
+            from = span.end;
+        }
+        out.extend_from_slice(&body[from..]);
+        out
+    }
 }

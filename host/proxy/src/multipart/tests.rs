@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::intake::scan::Splice;
 
 const KIND: &[u8] = b"multipart/form-data; boundary=b";
 
@@ -233,9 +234,20 @@ fn the_last_model_counts_and_every_one_is_replaced() {
     let body = form(&parts);
     let read = Form::parse(Some(KIND), body.as_bytes()).unwrap();
     assert_eq!(read.model.as_deref(), Some("b"));
-    let new = replace_model(body.as_bytes(), &read.model_spans, "real");
+    let new = Splice::plain(read.model_spans, "real").apply(body.as_bytes());
     let expected = form(&[("name=\"model\"", "real"), parts[1], ("name=\"model\"", "real")]);
     assert_eq!(String::from_utf8(new).unwrap(), expected);
+}
+
+/// C9.
+#[test]
+fn a_form_may_name_its_model_a_bounded_number_of_times() {
+    let parse = |times: usize| {
+        let body = form(&vec![("name=\"model\"", "m"); times]);
+        Form::parse(Some(KIND), body.as_bytes()).map(|form| form.model_spans.len())
+    };
+    assert_eq!(parse(MODELS_MAX), Ok(MODELS_MAX));
+    assert_eq!(parse(MODELS_MAX + 1), Err(FailureKind::ModelRepeated { max: MODELS_MAX }));
 }
 
 #[test]

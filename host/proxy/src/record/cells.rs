@@ -128,7 +128,7 @@ impl Labelled {
 }
 
 /// Labels of [`domain::failure::Failure::label`], and of a client that left.
-pub(crate) const FAILURES: [&str; 29] = [
+pub(crate) const FAILURES: [&str; 30] = [
     "client_gone",
     "status",
     "connect",
@@ -141,6 +141,7 @@ pub(crate) const FAILURES: [&str; 29] = [
     "body_not_json",
     "body_not_object",
     "model_missing",
+    "model_repeated",
     "path_unknown",
     "method_not_allowed",
     "body_too_large",

@@ -95,6 +95,7 @@ fn every_failure_has_a_cell_of_its_own() {
         K::BodyNotJson,
         K::BodyNotObject,
         K::ModelMissing,
+        K::ModelRepeated { max: 1 },
         K::ModelUnknown { model: some() },
         K::ModelUnavailable { model: some() },
         K::PathUnknown,

@@ -14,9 +14,15 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::address::Address;
 use crate::dialect::{MultipartKind, Operation, query};
 use crate::flight::Flight;
-use crate::intake::scan::{self, Scan};
-use crate::multipart::{self, Form};
+use crate::intake::scan::{self, Scan, Splice};
+use crate::intake::{Body, apart};
+use crate::multipart::Form;
+use crate::respond::echoed;
 use crate::route::Facts;
+use crate::server::Worker;
+
+/// Bytes of a session's or a tenant's name that count: two names that begin with as many equal bytes are one name.
+const NAME_BYTES_MAX: usize = 64 << 10;
 
 /// A request whose body is in.
 #[derive(Clone, Copy, Debug)]
@@ -32,80 +38,144 @@ pub(super) struct Meaning {
     pub(super) gateway: Arc<Gateway>,
     pub(super) route: Arc<Route>,
     pub(super) facts: Facts,
-    /// The body with the engine's name of the model, where that is another one. The facts point into this one then.
-    pub(super) rewritten: Option<Vec<u8>>,
+    /// Puts the engine's name of the model into the body, where that is another one. The facts point into the result then.
+    pub(super) renamed: Option<Splice>,
 }
 
-/// Finds out what a request means.
+/// What a large body says: read ahead of its meaning, away from the worker.
+#[derive(Debug)]
+pub(super) enum Reading {
+    Json { scanned: Scan<'static>, session_field: Option<Box<str>> },
+    Form(Form<'static>),
+}
+
+/// Reads a large body on another thread.
+///
+/// Fails with what is wrong with the body, or with `BodyMemory` when too many wait to be read.
+pub(super) async fn read_ahead(
+    worker: &Worker,
+    asked: Asked<'_>,
+    snapshot: &Snapshot,
+    body: Body,
+) -> Result<(Body, Reading), FailureKind> {
+    let apart = &worker.shared.apart;
+    if let Operation::Multipart(_) = asked.address.operation {
+        let content_type = asked.headers.get(CONTENT_TYPE).cloned();
+        let parse = move |body: &mut Body| {
+            let content_type = content_type.as_ref().map(|value| value.as_bytes());
+            Form::parse(content_type, body.bytes()).map(Form::into_owned)
+        };
+        let (body, form) = apart.run(body, parse).await?;
+        return Ok((body, Reading::Form(form?)));
+    }
+    let likely = worker.router.borrow().session_field().map(Box::from);
+    let (body, scanned) = scan_ahead(apart, body, likely.clone()).await?;
+    let model = scanned.model.as_deref().unwrap_or_default();
+    let Address { gateway, host, .. } = *asked.address;
+    let wanted = match snapshot.resolve(gateway, host, model) {
+        Resolution::Route(gateway, _) => gateway.settings.session_key.body_field.clone(),
+        _ => return Ok((body, Reading::Json { scanned, session_field: likely })),
+    };
+    if wanted.as_deref() == likely.as_deref() {
+        return Ok((body, Reading::Json { scanned, session_field: likely }));
+    }
+    let session_field: Option<Box<str>> = wanted.as_deref().map(Box::from);
+    let (body, scanned) = scan_ahead(apart, body, session_field.clone()).await?;
+    Ok((body, Reading::Json { scanned, session_field }))
+}
+
+async fn scan_ahead(
+    apart: &apart::Apart,
+    body: Body,
+    session_field: Option<Box<str>>,
+) -> Result<(Body, Scan<'static>), FailureKind> {
+    let scan =
+        move |body: &mut Body| scan::scan(body.bytes(), session_field.as_deref()).map(Scan::into_owned);
+    let (body, scanned) = apart.run(body, scan).await?;
+    Ok((body, scanned?))
+}
+
+/// Finds out what a request means. `reading`: what its body says, if that is known already.
 ///
 /// Fails with what is wrong with the body, with `ModelUnknown`, or with `BodyTooLarge` for this gateway.
 pub(super) fn read(
     flight: &mut Flight,
     asked: Asked<'_>,
     snapshot: &Snapshot,
+    reading: Option<Reading>,
 ) -> Result<Meaning, FailureKind> {
     if snapshot.generation.0 == 0 {
         return Err(FailureKind::NotReady);
     }
-    match (asked.address.operation, asked.body) {
-        (Operation::Multipart(kind), Some(body)) => read_form(flight, asked, snapshot, kind, body),
-        (_, Some(body)) => read_json(flight, asked, snapshot, body),
-        (_, None) => read_query(flight, asked, snapshot),
+    match (reading, asked.address.operation, asked.body) {
+        (Some(Reading::Json { scanned, session_field }), ..) => {
+            read_json(flight, asked, snapshot, (scanned, session_field.as_deref()))
+        }
+        (Some(Reading::Form(form)), Operation::Multipart(kind), _) => {
+            read_form(flight, asked, snapshot, (kind, form))
+        }
+        (_, Operation::Multipart(kind), Some(body)) => {
+            let content_type = asked.headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
+            let form = Form::parse(content_type, body)?;
+            read_form(flight, asked, snapshot, (kind, form))
+        }
+        (_, _, Some(body)) => {
+            let worker = std::rc::Rc::clone(&flight.worker);
+            let router = worker.router.borrow();
+            let scanned = scan::scan(body, router.session_field())?;
+            read_json(flight, asked, snapshot, (scanned, router.session_field()))
+        }
+        (_, _, None) => read_query(flight, asked, snapshot),
     }
 }
 
-fn read_json(
+/// Of a JSON body, scanned for this session field.
+fn read_json<'a>(
     flight: &mut Flight,
-    asked: Asked<'_>,
+    asked: Asked<'a>,
     snapshot: &Snapshot,
-    body: &[u8],
+    (mut scanned, session_field): (Scan<'a>, Option<&str>),
 ) -> Result<Meaning, FailureKind> {
-    let worker = std::rc::Rc::clone(&flight.worker);
-    let router = worker.router.borrow();
-    let mut scanned = scan::scan(body, router.session_field())?;
     let model = scanned.model.as_deref().ok_or(FailureKind::ModelMissing)?;
     let (gateway, route) = resolve(flight, asked, snapshot, model)?;
     let key = &gateway.settings.session_key;
-    if key.body_field.as_deref() != router.session_field() {
+    if key.body_field.as_deref() != session_field {
         // This gateway finds sessions elsewhere than most.
-        scanned = scan::scan(body, key.body_field.as_deref())?;
+        scanned = scan::scan(asked.body.unwrap_or_default(), key.body_field.as_deref())?;
     }
     flight.streams = scanned.stream;
-    let rewritten = engine_name(&route, scanned.model.as_deref().unwrap_or_default())
-        .map(|name| scan::replace_model(body, &scanned.model_spans, name));
-    let place = |range: &Range<usize>| match &rewritten {
-        Some(rewritten) => moved(range, &scanned.model_spans, rewritten.len(), body.len()),
+    let spans = std::mem::take(&mut scanned.model_spans);
+    let renamed = engine_name(&route, scanned.model.as_deref().unwrap_or_default())
+        .map(|name| Splice::json(spans, name));
+    let place = |range: &Range<usize>| match &renamed {
+        Some(splice) => splice.moved(range),
         None => range.clone(),
     };
     let facts = Facts {
         session: session(key, asked.headers, Some(&scanned)),
-        tenant: scanned.user.as_deref().map(|user| xxh3_64(user.as_bytes())),
+        tenant: scanned.user.as_deref().map(|user| xxh3_64(start(user.as_bytes()))),
         priority: scanned.priority,
         output_tokens: scanned.max_tokens,
         prompt: place(&scanned.prompt),
         tools: place(&scanned.tools),
         ..Facts::default()
     };
-    Ok(Meaning { facts, gateway, route, rewritten })
+    Ok(Meaning { facts, gateway, route, renamed })
 }
 
 fn read_form(
     flight: &mut Flight,
     asked: Asked<'_>,
     snapshot: &Snapshot,
-    kind: MultipartKind,
-    body: &[u8],
+    (kind, form): (MultipartKind, Form<'_>),
 ) -> Result<Meaning, FailureKind> {
-    let content_type = asked.headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
-    let form = Form::parse(content_type, body)?;
     let model = form.model_for(kind)?;
     let (gateway, route) = resolve(flight, asked, snapshot, model)?;
     flight.streams = form.stream;
-    let rewritten =
-        engine_name(&route, model).map(|name| multipart::replace_model(body, &form.model_spans, name));
+    let renamed = engine_name(&route, model).map(|name| Splice::plain(form.model_spans.clone(), name));
     let facts =
         Facts { session: session(&gateway.settings.session_key, asked.headers, None), ..Facts::default() };
-    Ok(Meaning { facts, gateway, route, rewritten })
+    Ok(Meaning { facts, gateway, route, renamed })
 }
 
 fn read_query(flight: &mut Flight, asked: Asked<'_>, snapshot: &Snapshot) -> Result<Meaning, FailureKind> {
@@ -114,7 +184,7 @@ fn read_query(flight: &mut Flight, asked: Asked<'_>, snapshot: &Snapshot) -> Res
     let (gateway, route) = resolve(flight, asked, snapshot, &model)?;
     let facts =
         Facts { session: session(&gateway.settings.session_key, asked.headers, None), ..Facts::default() };
-    Ok(Meaning { facts, gateway, route, rewritten: None })
+    Ok(Meaning { facts, gateway, route, renamed: None })
 }
 
 /// Which gateway and route serve `model`.
@@ -136,10 +206,10 @@ fn resolve(
         Resolution::Route(gateway, route) => (gateway, route),
         Resolution::NotRouted(gateway) => {
             flight.error_format = gateway.settings.error_format;
-            return Err(FailureKind::ModelUnknown { model: model.into() });
+            return Err(FailureKind::ModelUnknown { model: echoed(model) });
         }
         Resolution::NoSuchGateway => return Err(FailureKind::PathUnknown),
-        Resolution::Unknown => return Err(FailureKind::ModelUnknown { model: model.into() }),
+        Resolution::Unknown => return Err(FailureKind::ModelUnknown { model: echoed(model) }),
     };
     flight.error_format = gateway.settings.error_format;
     flight.gateway = Some(gateway.name.clone());
@@ -157,24 +227,19 @@ fn engine_name<'a>(route: &'a Route, asked: &str) -> Option<&'a str> {
     (name != asked).then_some(name)
 }
 
-/// Where `range` stands after each of `spans` was replaced by a text of one length.
-fn moved(range: &Range<usize>, spans: &[Range<usize>], new_len: usize, old_len: usize) -> Range<usize> {
-    let cut: usize = spans.iter().map(Range::len).sum();
-    let inserted = (new_len + cut - old_len).checked_div(spans.len()).unwrap_or(0);
-    let before = spans.iter().filter(|span| span.end <= range.start);
-    let (count, cut_before) = before.fold((0, 0), |(count, cut), span| (count + 1, cut + span.len()));
-    let shift = |at: usize| at + count * inserted - cut_before;
-    shift(range.start)..shift(range.end)
-}
-
 /// The session's name: the first header line of those that the gateway names, else the body's field.
 fn session(key: &SessionKey, headers: &HeaderMap, scanned: Option<&Scan<'_>>) -> Option<SmallVec<[u8; 64]>> {
     // An empty name is a name, as it was for the old router.
     let named = key.headers.iter().find_map(|name| headers.get(name));
     match named {
-        Some(value) => Some(SmallVec::from_slice(value.as_bytes())),
-        None => Some(SmallVec::from_slice(scanned?.session.as_deref()?.as_bytes())),
+        Some(value) => Some(SmallVec::from_slice(start(value.as_bytes()))),
+        None => Some(SmallVec::from_slice(start(scanned?.session.as_deref()?.as_bytes()))),
     }
+}
+
+/// What of a name counts.
+fn start(name: &[u8]) -> &[u8] {
+    &name[..name.len().min(NAME_BYTES_MAX)]
 }
 
 #[cfg(test)]
@@ -185,15 +250,15 @@ mod tests {
     fn ranges_follow_their_bytes_when_the_model_is_renamed() {
         let body = br#"{"model":"a","messages":[1,2],"model":"longer"}"#;
         let scanned = scan::scan(body, None).unwrap();
-        let rewritten = scan::replace_model(body, &scanned.model_spans, "something");
-        let range = moved(&scanned.prompt, &scanned.model_spans, rewritten.len(), body.len());
-        assert_eq!(&rewritten[range], b"[1,2]");
+        let splice = Splice::json(scanned.model_spans, "something");
+        let rewritten = splice.apply(body);
+        assert_eq!(&rewritten[splice.moved(&scanned.prompt)], b"[1,2]");
+        assert_eq!(splice.length(body.len()), rewritten.len());
     }
 
     #[test]
     fn an_empty_range_stays_empty() {
-        let model = 9..12;
-        let moved = moved(&(0..0), std::slice::from_ref(&model), 20, 15);
-        assert!(moved.is_empty());
+        let splice = Splice::json(std::iter::once(9..12).collect(), "another name");
+        assert!(splice.moved(&(0..0)).is_empty());
     }
 }

@@ -8,6 +8,11 @@ fn kinds() -> Vec<(FailureKind, u16, &'static str)> {
         (K::BodyNotObject, 400, r#"{"error":"Invalid request: request body must be a JSON object."}"#),
         (K::ModelMissing, 400, r#"{"error":"Invalid request: missing 'model' in request body."}"#),
         (
+            K::ModelRepeated { max: 16 },
+            400,
+            r#"{"error":"Invalid request: more than 16 keys 'model' in request body."}"#,
+        ),
+        (
             K::ModelUnknown { model: model() },
             404,
             r#"{"error":"Model 'X' not found. Available models can be listed at /v1/models."}"#,

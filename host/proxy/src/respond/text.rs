@@ -55,6 +55,7 @@ pub(super) fn openai(failure: &Failure, status: StatusCode, body: BodyKind) -> V
         K::ModelMissing | K::Multipart(MultipartFault::ModelMissing) => {
             (Some("model"), Some("missing_required_parameter"))
         }
+        K::ModelRepeated { .. } => (Some("model"), Some("model_repeated")),
         K::Multipart(MultipartFault::FileMissing) => (Some("file"), Some("missing_required_parameter")),
         K::EngineIdMissing | K::EngineIdUnknown { .. } => (Some("id"), Some(failure.label())),
         K::Overloaded { .. } | K::Refused { status: 429, .. } => (None, Some("rate_limit_exceeded")),

@@ -60,6 +60,14 @@ impl<'a> Lexer<'a> {
 
     /// Walks over the object that starts here and reports each member: the decoded key, and where the value stands.
     pub(crate) fn members(&mut self, mut each: impl FnMut(&[u8], Range<usize>)) -> Valid {
+        self.try_members(|key, value| {
+            each(key, value);
+            Ok(())
+        })
+    }
+
+    /// The same; ends early, with its error, when `each` fails.
+    pub(crate) fn try_members(&mut self, mut each: impl FnMut(&[u8], Range<usize>) -> Valid) -> Valid {
         self.expect(b'{')?;
         self.space();
         if self.peek() == Some(b'}') {
@@ -77,9 +85,9 @@ impl<'a> Lexer<'a> {
             let value = self.at;
             self.nested_value()?;
             if escaped {
-                each(text::decode(key).ok_or(Malformed)?.as_bytes(), value..self.at);
+                each(text::decode(key).ok_or(Malformed)?.as_bytes(), value..self.at)?;
             } else {
-                each(&key[1..key.len() - 1], value..self.at);
+                each(&key[1..key.len() - 1], value..self.at)?;
             }
             self.space();
             match self.next()? {

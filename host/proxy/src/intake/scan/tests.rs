@@ -42,6 +42,17 @@ fn of_a_repeated_key_the_last_counts_and_escaped_keys_are_decoded() {
     }
 }
 
+/// C9.
+#[test]
+fn a_body_may_name_its_model_a_bounded_number_of_times() {
+    let body = |times: usize| format!("{{{}\"x\":1}}", r#""model":"m","#.repeat(times));
+    assert_eq!(scanned(&body(MODELS_MAX)).model_spans.len(), MODELS_MAX);
+    for times in [MODELS_MAX + 1, 1_000_000] {
+        let refused = Err(FailureKind::ModelRepeated { max: MODELS_MAX });
+        assert_eq!(scan(body(times).as_bytes(), None), refused, "{times}");
+    }
+}
+
 #[test]
 fn malformed_bodies_are_told_from_other_json() {
     let not_json = [
@@ -179,7 +190,7 @@ fn the_prompt_is_messages_before_prompt_before_input() {
 fn only_the_model_is_replaced() {
     let body = r#"{ "b" : 12345678901234567890, "model": "alias" ,"a":1.50, "mod\u0065l":null, "model":"x"}"#;
     let scan = scanned(body);
-    let new = replace_model(body.as_bytes(), &scan.model_spans, "real \"m\"");
+    let new = Splice::json(scan.model_spans, "real \"m\"").apply(body.as_bytes());
     let expected = r#"{ "b" : 12345678901234567890, "model": "real \"m\"" ,"a":1.50, "mod\u0065l":"real \"m\"", "model":"real \"m\""}"#;
     assert_eq!(String::from_utf8(new).unwrap(), expected);
 }
