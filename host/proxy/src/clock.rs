@@ -69,10 +69,11 @@ impl Clock {
         let now_ms = self.exact_ms(now);
         self.now_ms.set(now_ms);
         for slot in &mut self.timers.borrow_mut().slots {
+            // The waker stays: a task that does nothing about its timer is woken again, until its stall is noticed.
             if slot.at_ms <= now_ms
-                && let Some(waker) = slot.waker.take()
+                && let Some(waker) = &slot.waker
             {
-                waker.wake();
+                waker.wake_by_ref();
             }
         }
     }
@@ -95,6 +96,53 @@ impl Clock {
     fn live(&self) -> usize {
         let timers = self.timers.borrow();
         timers.slots.len() - timers.free.len()
+    }
+}
+
+/// Finds out that a client takes nothing of its answer: the answer's timer came, and the answer was not polled then.
+///
+/// While a client takes data, its connection polls the answer, which looks at its own timer. When the client has stopped, the
+/// connection waits for the client alone, and whatever the answer has to say about time is not heard. So whoever polls the
+/// connection (HTTP/1.1) or the stream (HTTP/2) asks here afterwards. It costs no look at a clock, and nothing per chunk.
+#[derive(Debug)]
+pub(crate) struct Stall {
+    clock: Rc<Clock>,
+    /// The answer's timer; [`NO_TIMER`] while no answer is on its way.
+    timer: Cell<u32>,
+}
+
+/// Not the index of a timer.
+const NO_TIMER: u32 = u32::MAX;
+
+impl Stall {
+    /// Without an answer.
+    pub(crate) fn new(clock: &Rc<Clock>) -> Rc<Self> {
+        Rc::new(Self { clock: Rc::clone(clock), timer: Cell::new(NO_TIMER) })
+    }
+
+    /// An answer begins that sets `timer` with every progress. Until [`Self::clear`], which must come before the timer goes.
+    pub(crate) fn watch(&self, timer: &Timer) {
+        self.timer.set(timer.index);
+    }
+
+    /// The answer has ended.
+    pub(crate) fn clear(&self) {
+        self.timer.set(NO_TIMER);
+    }
+
+    /// Whether the client has stalled. To be asked by the task of the answer, right after it was polled without an end; that
+    /// task is woken when it is time to ask again.
+    pub(crate) fn is_stalled(&self, cx: &mut Context<'_>) -> bool {
+        let index = self.timer.get();
+        if index == NO_TIMER {
+            return false;
+        }
+        let mut timers = self.clock.timers.borrow_mut();
+        let slot = &mut timers.slots[index as usize];
+        if slot.waker.is_none() {
+            slot.waker = Some(cx.waker().clone());
+        }
+        slot.at_ms <= self.clock.now_ms()
     }
 }
 
@@ -181,6 +229,25 @@ mod tests {
         assert_eq!(clock.live(), 1);
         drop(second);
         assert_eq!(clock.live(), 0);
+    }
+
+    /// C5.
+    #[test]
+    fn an_answer_that_is_not_polled_at_its_time_has_stalled() {
+        let epoch = Instant::now();
+        let clock = Clock::new(epoch);
+        let (timer, stall) = (clock.timer(), Stall::new(&clock));
+        let is_stalled = || stall.is_stalled(&mut Context::from_waker(Waker::noop()));
+        timer.set_at(1_000);
+        stall.watch(&timer);
+        assert!(!is_stalled());
+        clock.tick(epoch + Duration::from_millis(1_000));
+        assert!(is_stalled());
+        timer.set_at(2_000);
+        assert!(!is_stalled(), "it went on");
+        clock.tick(epoch + Duration::from_millis(2_000));
+        stall.clear();
+        assert!(!is_stalled(), "it has ended");
     }
 
     #[tokio::test]

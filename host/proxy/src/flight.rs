@@ -10,7 +10,7 @@ use domain::outcome::{Ending, Outcome, Usage};
 use domain::route::{ErrorFormat, Timeouts};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::clock::Timer;
+use crate::clock::{Stall, Timer};
 use crate::dialect::Operation;
 use crate::dispatch::Won;
 use crate::record::{self, Accepted, End};
@@ -77,6 +77,8 @@ pub(crate) struct Flight {
     pub(crate) permit: Option<Permit>,
     /// Counts it in flight; `None` once it has ended.
     accepted: Option<Accepted>,
+    /// Notices that the client takes nothing, while an engine's answer goes to it.
+    stall: Option<Rc<Stall>>,
 }
 
 impl Flight {
@@ -111,6 +113,7 @@ impl Flight {
             connect_max: Timeouts::default().connect,
             permit: None,
             accepted: Some(accepted),
+            stall: None,
         }
     }
 
@@ -132,6 +135,13 @@ impl Flight {
         {
             headers.insert(X_POLICY, policy);
         }
+    }
+
+    /// An engine's answer begins to go to the client, which may not pause for longer than the timer is set to.
+    pub(crate) fn watch_client(&mut self) {
+        let stall = self.client.watch.stall();
+        stall.watch(&self.timer);
+        self.stall = Some(stall);
     }
 
     /// The request has ended. Only the first call counts.
@@ -167,6 +177,10 @@ impl Flight {
         });
         drop(accepted);
         self.permit = None;
+        if let Some(stall) = self.stall.take() {
+            // What is left for the client to take holds nothing of the gateway's any more.
+            stall.clear();
+        }
         self.client.watch.end();
         self.worker.end();
     }

@@ -68,6 +68,7 @@ pub(crate) fn answer(mut won: Box<Won>, flight: Flight, idle: Duration) -> Respo
         Answer::Full(Bytes::new())
     } else {
         relay.flight.timer.set_after(idle);
+        relay.flight.watch_client();
         Answer::Relay(Box::new(relay))
     };
     let mut response = Response::new(body);
@@ -78,6 +79,7 @@ pub(crate) fn answer(mut won: Box<Won>, flight: Flight, idle: Duration) -> Respo
 
 impl Relay {
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        let mut has_read = false;
         loop {
             let Some(won) = &mut self.won else { return Poll::Ready(None) };
             if let Some(unsent) = &mut won.unsent {
@@ -93,6 +95,10 @@ impl Relay {
             }
             match self.framing.take(&mut won.connection.buffer) {
                 Ok(Piece::Data(data)) => {
+                    if !has_read {
+                        // The client has taken what came before: that is progress as well.
+                        self.flight.timer.set_after(self.idle);
+                    }
                     self.passed(&data);
                     return Poll::Ready(Some(Ok(data)));
                 }
@@ -109,7 +115,10 @@ impl Relay {
                     return Poll::Ready(None);
                 }
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Some(Err(self.lose()))),
-                Poll::Ready(Ok(_)) => self.flight.timer.set_after(self.idle),
+                Poll::Ready(Ok(_)) => {
+                    has_read = true;
+                    self.flight.timer.set_after(self.idle);
+                }
                 Poll::Pending => {
                     return self.flight.timer.poll(cx).map(|()| Some(Err(self.lose())));
                 }

@@ -19,8 +19,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::io::{ClientIo, Socket, Wire};
-use super::watch::{Order, Watch};
+use super::watch::{Order, STREAM_STALL, Watch};
 use super::worker::Worker;
+use crate::clock::{Clock, Stall};
 use crate::request;
 use crate::respond::Dialect;
 
@@ -78,7 +79,7 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
         service_fn(move |incoming| request::serve(Rc::clone(&worker), Rc::clone(&client), incoming));
     let ended = if is_h2 {
         watch.set_h2();
-        let connection = http2::Builder::new(Local)
+        let connection = http2::Builder::new(Local { clock: Rc::clone(&watch.clock) })
             .max_concurrent_streams(H2_STREAMS_MAX)
             .max_header_list_size(H2_HEADER_LIST_BYTES_MAX)
             .initial_stream_window_size(H2_WINDOWS.0)
@@ -172,6 +173,9 @@ where
         }
         // Polled before it is told, so that a request which is here already is not taken for none.
         let polled = connection.as_mut().poll(cx);
+        if polled.is_pending() && watch.stall.is_stalled(cx) {
+            return Poll::Ready(Ended::Broken);
+        }
         if polled.is_ready() || told || order != Some(Order::Finish) {
             return polled.map(ended);
         }
@@ -183,14 +187,25 @@ where
 }
 
 /// Runs HTTP/2's streams as tasks of this worker.
-#[derive(Clone, Copy, Debug)]
-struct Local;
+#[derive(Clone, Debug)]
+struct Local {
+    clock: Rc<Clock>,
+}
 
 impl<F: Future + 'static> Executor<F> for Local {
     fn execute(&self, future: F) {
+        let stall = Stall::new(&self.clock);
         // The task ends with its connection, which owns the other end of it.
-        drop(tokio::task::spawn_local(async move {
-            future.await;
-        }));
+        drop(tokio::task::spawn_local(STREAM_STALL.scope(Rc::clone(&stall), drive_stream(future, stall))));
     }
+}
+
+/// Polls a stream to its end, or until its client has stalled. Dropping a stream resets it.
+async fn drive_stream<F: Future>(stream: F, stall: Rc<Stall>) {
+    let mut stream = pin!(stream);
+    poll_fn(|cx| match stream.as_mut().poll(cx) {
+        Poll::Pending if !stall.is_stalled(cx) => Poll::Pending,
+        _ => Poll::Ready(()),
+    })
+    .await;
 }

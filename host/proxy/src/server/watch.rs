@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::net::TcpStream;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Stall};
 
 /// How often connections are looked at: bounds the time until a vanished client is noticed.
 pub(super) const SWEEP: Duration = Duration::from_millis(250);
@@ -32,6 +32,11 @@ const FRESH_GRACE: Duration = Duration::from_secs(1);
 /// for what is still to be written of the last answer, and for an HTTP/2 client to acknowledge that it was told. One that
 /// never does would stay for ever.
 const FINISH_GRACE: Duration = Duration::from_secs(5);
+
+tokio::task_local! {
+    /// Of the HTTP/2 stream whose task is being polled.
+    pub(super) static STREAM_STALL: Rc<Stall>;
+}
 
 /// What must happen to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +67,8 @@ pub(crate) struct Watch {
     order: Cell<Option<Order>>,
     /// Since it was told to finish: when that was, the last request ended, or more of an answer was written.
     finishing_ms: Cell<u64>,
+    /// Notices that the client takes nothing of its answer; of HTTP/1.1, which has one answer at a time.
+    pub(super) stall: Rc<Stall>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -81,12 +88,20 @@ impl Watch {
             is_h2: Cell::new(false),
             order: Cell::new(None),
             finishing_ms: Cell::new(now_ms),
+            stall: Stall::new(clock),
             waker: RefCell::new(None),
         })
     }
 
     pub(super) fn set_h2(&self) {
         self.is_h2.set(true);
+    }
+
+    /// What notices that the client takes nothing of the answer that is being made in this very task.
+    pub(crate) fn stall(&self) -> Rc<Stall> {
+        let of_stream = || STREAM_STALL.try_with(Rc::clone).ok();
+        let own = if self.is_h2.get() { of_stream() } else { None };
+        own.unwrap_or_else(|| Rc::clone(&self.stall))
     }
 
     /// Bytes came from the client.
