@@ -1,6 +1,7 @@
 //! Workers and listeners: starts them, watches over them, drains them.
 
 mod connection;
+mod frames;
 mod io;
 mod listen;
 mod status;

@@ -73,12 +73,13 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
         Poll::Pending => Poll::Pending,
     })
     .await;
-    let Some((io, is_h2)) = opened else { return };
+    let Some((mut io, is_h2)) = opened else { return };
     let client = Rc::new(Client { watch: Rc::clone(&watch), dialect: speech.dialect });
     let service =
         service_fn(move |incoming| request::serve(Rc::clone(&worker), Rc::clone(&client), incoming));
     let ended = if is_h2 {
         watch.set_h2();
+        io.count_frames();
         let connection = http2::Builder::new(Local { clock: Rc::clone(&watch.clock) })
             .max_concurrent_streams(H2_STREAMS_MAX)
             .max_header_list_size(H2_HEADER_LIST_BYTES_MAX)
@@ -93,7 +94,8 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
             .serve_connection(TokioIo::new(io), service);
         drive(pin!(connection), &watch, |connection| connection.graceful_shutdown()).await
     };
-    if ended == Ended::Orderly {
+    // One that floods is told why, and must be able to read it.
+    if ended == Ended::Orderly || watch.is_flooding.get() {
         linger(&watch).await;
     }
 }

@@ -6,11 +6,12 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::frames::Frames;
 use super::watch::Watch;
 
 /// Up to this many bytes in several pieces are put together before they are written: copying them costs less than
@@ -92,11 +93,48 @@ pub(super) struct ClientIo {
     wire: Wire,
     ahead: BytesMut,
     watch: Rc<Watch>,
+    /// Counts HTTP/2's frames.
+    frames: Option<Box<Frames>>,
+    /// Nothing is half written.
+    is_flushed: bool,
 }
 
 impl ClientIo {
     pub(super) fn new(wire: Wire, watch: Rc<Watch>) -> Self {
-        Self { wire, ahead: BytesMut::new(), watch }
+        Self { wire, ahead: BytesMut::new(), watch, frames: None, is_flushed: true }
+    }
+
+    /// What comes from here on, bytes put back included, is HTTP/2: its control frames have a budget.
+    pub(super) fn count_frames(&mut self) {
+        self.frames = Some(Box::new(Frames::new(self.watch.clock.now_ms())));
+    }
+
+    /// Looks at what was read. An error if the client sends too many control frames; it is told so.
+    fn inspect(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(frames) = &mut self.frames else { return Ok(()) };
+        if frames.read(bytes, self.watch.clock.now_ms()) {
+            return Ok(());
+        }
+        let go_away = frames.go_away();
+        self.watch.is_flooding.set(true);
+        if self.is_flushed {
+            // Only between two frames of ours. It is short; where there is no room for it, the end must do.
+            let _ = Pin::new(&mut *self).poll_write(cx, &go_away);
+            let _ = Pin::new(&mut *self).poll_flush(cx);
+        }
+        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "too many control frames"))
+    }
+
+    /// Bytes were written, or could not be.
+    fn wrote(&mut self, written: &Poll<io::Result<usize>>) {
+        if written.is_pending() {
+            return;
+        }
+        self.watch.wrote_something();
+        if let (Some(frames), Poll::Ready(Ok(bytes))) = (&mut self.frames, written) {
+            self.is_flushed = false;
+            frames.wrote(*bytes);
+        }
     }
 
     /// Keeps bytes that were read, to be read again.
@@ -113,9 +151,9 @@ impl AsyncRead for ClientIo {
     ) -> Poll<io::Result<()>> {
         if !self.ahead.is_empty() {
             let length = self.ahead.len().min(buffer.remaining());
-            buffer.put_slice(&self.ahead[..length]);
-            self.ahead.advance(length);
-            return Poll::Ready(Ok(()));
+            let ahead = self.ahead.split_to(length);
+            buffer.put_slice(&ahead);
+            return Poll::Ready(self.inspect(&ahead, cx));
         }
         let before = buffer.filled().len();
         let this = &mut *self;
@@ -125,6 +163,9 @@ impl AsyncRead for ClientIo {
         };
         if result.is_ready() && buffer.filled().len() > before {
             this.watch.read_something();
+            if this.frames.is_some() {
+                this.inspect(&buffer.filled()[before..], cx)?;
+            }
         }
         result
     }
@@ -136,9 +177,7 @@ impl AsyncWrite for ClientIo {
             Wire::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
             Wire::Tls(session) => Pin::new(session).poll_write(cx, bytes),
         };
-        if written.is_ready() {
-            self.watch.wrote_something();
-        }
+        self.wrote(&written);
         written
     }
     fn poll_write_vectored(
@@ -150,9 +189,7 @@ impl AsyncWrite for ClientIo {
             Wire::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
             Wire::Tls(session) => Pin::new(session).poll_write_vectored(cx, slices),
         };
-        if written.is_ready() {
-            self.watch.wrote_something();
-        }
+        self.wrote(&written);
         written
     }
     fn is_write_vectored(&self) -> bool {
@@ -162,10 +199,12 @@ impl AsyncWrite for ClientIo {
         }
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.wire {
+        let flushed = match &mut self.wire {
             Wire::Plain(socket) => Pin::new(socket).poll_flush(cx),
             Wire::Tls(session) => Pin::new(session).poll_flush(cx),
-        }
+        };
+        self.is_flushed |= flushed.is_ready();
+        flushed
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.wire {

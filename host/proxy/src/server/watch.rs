@@ -69,6 +69,8 @@ pub(crate) struct Watch {
     finishing_ms: Cell<u64>,
     /// Notices that the client takes nothing of its answer; of HTTP/1.1, which has one answer at a time.
     pub(super) stall: Rc<Stall>,
+    /// It sent more control frames than HTTP/2 needs.
+    pub(super) is_flooding: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -89,6 +91,7 @@ impl Watch {
             order: Cell::new(None),
             finishing_ms: Cell::new(now_ms),
             stall: Stall::new(clock),
+            is_flooding: Cell::new(false),
             waker: RefCell::new(None),
         })
     }
