@@ -304,8 +304,8 @@ impl Gateway {
         self.signal("INT");
     }
 
-    /// Sends the signal of this name to the process.
-    fn signal(&self, name: &str) {
+    /// Sends a signal, by its name without SIG.
+    pub fn signal(&self, name: &str) {
         let pid = self.pid().to_string();
         let status =
             std::process::Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill runs");

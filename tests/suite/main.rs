@@ -12,6 +12,7 @@ mod failover;
 mod framing;
 mod gpu;
 mod headers;
+mod hostile;
 mod isolation;
 mod lifecycle;
 mod manifests;

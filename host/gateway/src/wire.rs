@@ -387,8 +387,7 @@ fn start_admin(
         anyhow::Ok(bound)
     };
     let admin = serve(&runtimes.0, args.metrics_address(), pages::admin(sources))?;
-    let probes =
-        serve(&runtimes.1, args.probes_address(), pages::probes(phases, server.workers()))?;
+    let probes = serve(&runtimes.1, args.probes_address(), pages::probes(phases, server.workers()))?;
     let addresses = server.addresses();
     let text = args.port.and_then(|_| addresses.get(args.listen.len()));
     let tls = addresses.get(args.listen.len() + usize::from(args.port.is_some()));

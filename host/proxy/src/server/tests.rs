@@ -3,6 +3,7 @@
 mod beginnings;
 mod endings;
 mod framing;
+mod hostile;
 mod limits;
 mod protocols;
 mod rig;

@@ -98,6 +98,19 @@ impl Served {
         self.stream.write_all(bytes).is_ok()
     }
 
+    /// Sends without end until the gateway closes the connection.
+    pub(super) fn send_until_closed(&mut self, bytes: &[u8]) {
+        self.stream.set_write_timeout(Some(LONG)).unwrap();
+        let error = loop {
+            if let Err(error) = self.stream.write_all(bytes) {
+                break error;
+            }
+        };
+        let is_closed =
+            matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe);
+        assert!(is_closed, "the gateway takes no more and does not close: {error}");
+    }
+
     /// Waits until the gateway has closed the connection; what it sent before is dropped.
     pub(super) fn wait_for_close(&mut self) {
         let mut rest = Vec::new();
