@@ -187,3 +187,29 @@ async fn own_pages_have_the_shapes_of_the_old_router() {
         assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 0), "{page}");
     }
 }
+
+/// B5: what engines report is counted, however an API tells it: a stream of messages in two events, reranking in a total.
+#[tokio::test]
+async fn tokens_are_counted_for_every_api() {
+    let engine = engine("m").await;
+    let gateway = Gateway::ready(Options::manifest(Manifest::new().model("m", [engine.url()]).yaml())).await;
+    let labels = format!("{{server=\"{}\",model=\"m\"}}", engine.url());
+    let (input, output) =
+        (format!("vllm:input_tokens_total{labels}"), format!("vllm:output_tokens_total{labels}"));
+    let mut message =
+        json!({"model": "m", "messages": [{"role": "user", "content": "hi there"}], "max_tokens": 4});
+    let usage = gateway.post("/v1/messages", &message).await.json()["usage"].clone();
+    let of = |name: &str| usage[name].as_f64().unwrap_or_default();
+    let prompt = of("input_tokens") + of("cache_read_input_tokens") + of("cache_creation_input_tokens");
+    assert!(prompt > 0.0, "{usage}");
+    assert_eq!((gateway.metric(&input).await, gateway.metric(&output).await), (Some(prompt), Some(4.0)));
+    message["stream"] = true.into();
+    assert_eq!(gateway.post("/v1/messages", &message).await.status, 200);
+    assert_eq!(
+        (gateway.metric(&input).await, gateway.metric(&output).await),
+        (Some(2.0 * prompt), Some(8.0))
+    );
+    let rerank = json!({"model": "m", "query": "q", "documents": ["one", "two", "three"]});
+    let total = gateway.post("/v1/rerank", &rerank).await.json()["usage"]["total_tokens"].as_f64().unwrap();
+    assert_eq!(gateway.metric(&input).await, Some(2.0 * prompt + total));
+}

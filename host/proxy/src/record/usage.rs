@@ -1,23 +1,28 @@
-//! Reads the engine's own token counts out of an answer as it passes, without parsing it.
+//! Reads the engine's own token counts out of an answer as it passes, without a tree of it.
 //!
-//! Only the end of an answer is kept: there `usage` stands, in a whole JSON answer as in the last event of a stream.
-//! Understood are the spellings of the completions and embeddings APIs, of responses, and of Anthropic's messages.
-
-use std::ops::Range;
+//! An answer in one piece, and an event of a stream, is kept while it is short, and read once at its end. A long one is read
+//! as it passes, by [`reader`], and not kept. Of a stream, the first event counts (there the messages API has the prompt's
+//! tokens) and the last one with a `usage`. Which spellings are understood, [`tally`] says.
 
 use domain::outcome::Usage;
 use memchr::memmem;
 
-use crate::intake::scan::Lexer;
+mod reader;
+mod tally;
 
 #[cfg(test)]
 mod tests;
 
-/// Bytes kept of an answer's end.
-pub const TAIL_BYTES_MAX: usize = 4 << 10;
+use reader::Reader;
+use tally::Tally;
 
-/// Places where `"usage"` is looked for, from the end.
-const CANDIDATES_MAX: usize = 16;
+use crate::intake::scan::Lexer;
+
+/// Bytes of an answer, or of a line of a stream, that are kept to be read at once.
+const KEPT_BYTES_MAX: usize = 8 << 10;
+
+/// The key of counts.
+const USAGE: &[u8] = b"\"usage\"";
 
 /// What an answer's body is, by its content type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +31,8 @@ pub enum Shape {
     Json,
     /// Server-sent events.
     Events,
+    /// One JSON value a line.
+    Lines,
     /// Anything else, or compressed: not read.
     #[default]
     Other,
@@ -46,17 +53,25 @@ impl Shape {
             Self::Events
         } else if starts("application/json") {
             Self::Json
+        } else if starts("application/x-ndjson") {
+            Self::Lines
         } else {
             Self::Other
         }
     }
 }
 
-/// Watches one answer's body go by.
+/// Watches one answer's body go by. Keeps at most twice [`KEPT_BYTES_MAX`].
 #[derive(Debug, Default)]
 pub struct UsageWatch {
     shape: Shape,
-    tail: Vec<u8>,
+    /// What has not been read yet; of a stream, from the start of a line on.
+    kept: Vec<u8>,
+    /// Reads an answer, or a line, that is too long to be kept.
+    reader: Option<Box<Reader>>,
+    tally: Tally,
+    /// The first event of the stream was read.
+    has_first: bool,
     /// Complete events so far.
     events: u64,
     /// The last line is empty so far.
@@ -74,20 +89,71 @@ impl UsageWatch {
     /// The next bytes of the body.
     pub fn feed(&mut self, chunk: &[u8]) {
         match self.shape {
-            Shape::Other => return,
-            Shape::Events => self.count(chunk),
-            Shape::Json => {}
+            Shape::Other => {}
+            Shape::Json => self.keep_whole(chunk),
+            Shape::Events => {
+                self.count(chunk);
+                self.keep_lines(chunk);
+            }
+            Shape::Lines => {
+                self.events += memchr::memchr_iter(b'\n', chunk).count() as u64;
+                self.keep_lines(chunk);
+            }
         }
-        if chunk.len() >= TAIL_BYTES_MAX {
-            self.tail.clear();
-            self.tail.extend_from_slice(&chunk[chunk.len() - TAIL_BYTES_MAX..]);
-            return;
+    }
+
+    fn keep_whole(&mut self, chunk: &[u8]) {
+        if self.reader.is_none() {
+            if self.kept.len() + chunk.len() <= KEPT_BYTES_MAX {
+                return self.kept.extend_from_slice(chunk);
+            }
+            let mut reader = Box::new(Reader::default());
+            reader.feed(&self.kept, &mut self.tally);
+            self.kept = Vec::new();
+            self.reader = Some(reader);
         }
-        // Twice the bound is let grow, so that the tail is moved once per bound and not once per chunk.
-        if self.tail.len() + chunk.len() > 2 * TAIL_BYTES_MAX {
-            self.tail.drain(..self.tail.len() - TAIL_BYTES_MAX);
+        if let Some(reader) = &mut self.reader {
+            reader.feed(chunk, &mut self.tally);
         }
-        self.tail.extend_from_slice(chunk);
+    }
+
+    fn keep_lines(&mut self, mut chunk: &[u8]) {
+        while !chunk.is_empty() {
+            if let Some(reader) = &mut self.reader {
+                let end = memchr::memchr(b'\n', chunk);
+                reader.feed(&chunk[..end.unwrap_or(chunk.len())], &mut self.tally);
+                let Some(end) = end else { return };
+                self.reader = None;
+                chunk = &chunk[end + 1..];
+                continue;
+            }
+            let (piece, rest) = chunk.split_at(chunk.len().min(KEPT_BYTES_MAX));
+            self.kept.extend_from_slice(piece);
+            chunk = rest;
+            // Once per bound, not once per chunk.
+            if self.kept.len() > KEPT_BYTES_MAX {
+                self.read_lines();
+            }
+        }
+    }
+
+    /// Reads the lines that are whole, and lets go of them. One that is too long is read from here on as it passes.
+    fn read_lines(&mut self) {
+        match memchr::memrchr(b'\n', &self.kept) {
+            Some(end) => {
+                self.has_first = read_stream(self.shape, &self.kept[..end], self.has_first, &mut self.tally);
+                self.kept.drain(..=end);
+            }
+            None => {
+                let mut reader = Box::new(Reader::default());
+                if let Some(data) = data(&self.kept) {
+                    reader.feed(data, &mut self.tally);
+                    self.has_first = true;
+                }
+                self.kept.clear();
+                self.reader = Some(reader);
+            }
+        }
     }
 
     fn count(&mut self, chunk: &[u8]) {
@@ -107,62 +173,107 @@ impl UsageWatch {
         self.line_empty &= matches!(rest, b"" | b"\r");
     }
 
-    /// Complete events so far, the final `[DONE]` included; 0 for other shapes. In a stream of tokens, about their number.
+    /// Complete events so far, the final `[DONE]` included; 0 for answers in one piece. In a stream of tokens, about their number.
     pub fn events(&self) -> u64 {
         self.events
     }
 
     /// The engine's token counts, as far as the bytes seen so far hold them. Ask once, at the end.
     pub fn usage(&self) -> Option<Usage> {
-        let mut end = self.tail.len();
-        for _ in 0..CANDIDATES_MAX {
-            let at = memmem::rfind(&self.tail[..end], b"\"usage\"")?;
-            if let Some(usage) = usage_at(&self.tail[at + b"\"usage\"".len()..]) {
-                return Some(usage);
+        let mut tally = self.tally;
+        match self.shape {
+            Shape::Other => return None,
+            Shape::Json => {
+                read(&self.kept, &mut tally);
             }
-            end = at;
+            Shape::Events | Shape::Lines => {
+                read_stream(self.shape, &self.kept, self.has_first, &mut tally);
+            }
         }
-        None
+        tally.usage()
     }
 }
 
-/// The usage object behind a key and its colon.
-fn usage_at(text: &[u8]) -> Option<Usage> {
-    let text = text.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
-    let mut usage = Usage::default();
-    let mut found = false;
-    members(text, |key, value| {
-        let count = |value: &[u8]| str::from_utf8(value).ok().and_then(|digits| digits.parse::<u64>().ok());
-        let place = match key {
-            b"prompt_tokens" | b"input_tokens" => &mut usage.prompt_tokens,
-            b"completion_tokens" | b"output_tokens" => &mut usage.completion_tokens,
-            b"cache_read_input_tokens" => {
-                usage.cached_tokens = count(value);
-                found |= usage.cached_tokens.is_some();
-                return;
-            }
-            b"prompt_tokens_details" | b"input_tokens_details" => {
-                members(value, |key, value| {
-                    if key == b"cached_tokens" {
-                        usage.cached_tokens = count(value);
-                    }
-                });
-                return;
-            }
-            _ => return,
-        };
-        if let Some(count) = count(value) {
-            *place = count;
-            found = true;
+/// Reads the lines of a stream that matter: the first event, unless it was read before, and the last one with counts. True
+/// where the first event has been read.
+fn read_stream(shape: Shape, lines: &[u8], mut has_first: bool, tally: &mut Tally) -> bool {
+    if !has_first && let Some(first) = lines.split(|byte| *byte == b'\n').find_map(data) {
+        has_first = true;
+        if memmem::find(first, USAGE).is_some() {
+            read(first, tally);
         }
-    });
-    found.then_some(usage)
+    }
+    // Most streams have counts nowhere but at their end. Where each value has a line, they may have other names.
+    if shape == Shape::Events && !has_counts(lines) {
+        return has_first;
+    }
+    let mut end = lines.len();
+    loop {
+        let start = memchr::memrchr(b'\n', &lines[..end]).map_or(0, |at| at + 1);
+        if data(&lines[start..end]).is_some_and(|data| read(data, tally)) || start == 0 {
+            return has_first;
+        }
+        end = start - 1;
+    }
 }
 
-/// The members of the object that `text` begins with; nothing unless it begins with one.
-fn members(text: &[u8], mut each: impl FnMut(&[u8], &[u8])) {
-    if text.first() == Some(&b'{') {
-        // A cut or garbled object reports what it has: these are the engine's bytes, and only counted.
-        let _ = Lexer::new(text).members(|key, value: Range<usize>| each(key, &text[value]));
+/// Whether there is a `usage` that is an object; in many streams each event but the last has one that is null.
+fn has_counts(lines: &[u8]) -> bool {
+    memmem::find_iter(lines, USAGE).any(|at| {
+        let value = lines[at + USAGE.len()..].trim_ascii_start().strip_prefix(b":");
+        value.is_some_and(|value| value.trim_ascii_start().starts_with(b"{"))
+    })
+}
+
+/// The JSON text of a line, if it has one.
+fn data(line: &[u8]) -> Option<&[u8]> {
+    let text = line.strip_prefix(b"data:").unwrap_or(line).trim_ascii_start();
+    text.starts_with(b"{").then_some(text)
+}
+
+/// Reads the counts of a JSON text. False: it has none.
+fn read(text: &[u8], tally: &mut Tally) -> bool {
+    if let Some(value) = last_value(text) {
+        // Most answers end with it, and need not be read from their start.
+        let (mut trial, mut found) = (*tally, false);
+        let mut lexer = Lexer::new(value);
+        if value.starts_with(b"{") {
+            let _ = lexer.members(|key, range| found |= trial.count(key, &value[range]));
+        }
+        if ends_outermost(lexer.rest()) {
+            *tally = trial;
+            return found;
+        }
     }
+    let mut reader = Reader::default();
+    reader.feed(text, tally);
+    reader.has_found()
+}
+
+/// The text from the value of the last `usage` on.
+fn last_value(text: &[u8]) -> Option<&[u8]> {
+    let at = memmem::rfind(text, USAGE)?;
+    // The end of a string is no key.
+    if at == 0 || text[at - 1] == b'\\' {
+        return None;
+    }
+    Some(text[at + USAGE.len()..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start())
+}
+
+/// Whether the object that is open before `rest` ends the text: then it is the outermost one.
+fn ends_outermost(rest: &[u8]) -> bool {
+    let (mut depth, mut in_string, mut is_escaped) = (0_u32, false, false);
+    for (at, byte) in rest.iter().enumerate() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = in_string,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => depth += 1,
+            b'}' if depth == 0 => return rest[at + 1..].trim_ascii().is_empty(),
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
 }

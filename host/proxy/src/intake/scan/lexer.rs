@@ -40,6 +40,11 @@ impl<'a> Lexer<'a> {
         Self { text, at: 0 }
     }
 
+    /// The text behind what was read.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        &self.text[self.at..]
+    }
+
     /// The byte here; `None` at the end.
     pub(crate) fn peek(&self) -> Option<u8> {
         self.text.get(self.at).copied()
