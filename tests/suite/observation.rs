@@ -162,3 +162,57 @@ async fn admin_pages_are_not_on_the_data_plane() {
         assert_eq!(client::get(gateway.probes, page).await.status, 200, "{page}");
     }
 }
+
+/// B2: metrics that cannot be read are one finding per service, which says what came instead; the age of the numbers counts
+/// from the start, and both end when the page is there.
+#[tokio::test]
+async fn metrics_that_cannot_be_read_are_found_and_grow_old() {
+    let engines = engines(2, &Config::default()).await;
+    let html = || MetricsPage::Text("<!doctype html><title>hello</title>".to_owned());
+    engines.iter().for_each(|engine| engine.set_metrics(html()));
+    let manifest = Manifest::new().model("m", urls(&engines)).yaml();
+    let options = Options::manifest(manifest).args(["--engine-scrape-interval", "100ms"]);
+    let gateway = Gateway::ready(options).await;
+    let found = async || {
+        let page = gateway.admin_page("/findings").await.json();
+        let findings = page["findings"].as_array().cloned().unwrap_or_default();
+        findings.into_iter().filter(|finding| finding["reason"] == "MetricsUnread").collect::<Vec<_>>()
+    };
+    until("the finding", || async { (!found().await.is_empty()).then_some(()) }).await;
+    let settled = || async {
+        Some(found().await).filter(|all| all[0]["message"].to_string().contains("other engines"))
+    };
+    let all = until("both engines in one finding", settled).await;
+    assert_eq!(all.len(), 1, "{all:?}");
+    let message = all[0]["message"].to_string();
+    assert!(message.contains("answered an HTML page") && message.contains("/metrics"), "{message}");
+    let age = format!("wicketgate_engine_reading_age_seconds{{server=\"{}\"}}", engines[0].url());
+    until("an age of what was never read", || async { gateway.metric(&age).await.filter(|age| *age > 0.0) })
+        .await;
+    engines
+        .iter()
+        .for_each(|engine| engine.set_metrics(MetricsPage::Text("vllm:num_requests_waiting 1\n".to_owned())));
+    until("no finding", || async { found().await.is_empty().then_some(()) }).await;
+}
+
+/// D2: whoever asks a fresh replica as soon as it is ready sees the models that are configured, also where an engine is dead;
+/// before the first configuration there is no list, rather than an empty one.
+#[tokio::test]
+async fn a_fresh_replica_lists_its_models_as_soon_as_it_is_ready() {
+    let engine = engine("m").await;
+    let manifest =
+        Manifest::new().model("m", [engine.url()]).model("dead", ["http://127.0.0.1:1".to_owned()]);
+    let gateway = Gateway::start(Options::manifest(manifest.yaml())).await;
+    let ready = || async {
+        let list = gateway.get("/v1/models").await;
+        let is_ready = client::get(gateway.probes, "/readyz").await.status == 200;
+        if list.status == 200 {
+            assert_eq!(list.json()["data"].as_array().map(Vec::len), Some(2), "{}", list.text());
+        } else {
+            assert_eq!(list.status, 503, "{}", list.text());
+        }
+        is_ready.then_some(())
+    };
+    until("readiness", ready).await;
+    assert_eq!(gateway.get("/v1/models").await.status, 200);
+}

@@ -4,7 +4,7 @@
 //! and time. Readings go to the endpoints' own cells, model lists to the index. A probe that fails changes nothing: old
 //! numbers grow stale by themselves, and an engine is not excluded for a list that could not be fetched.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
-use crate::publish::Report;
+use crate::publish::{Remarks, Report};
 use crate::start::stopped;
 
 mod cards;
@@ -27,6 +27,7 @@ mod models;
 mod page;
 mod probe;
 mod schedule;
+mod unreadable;
 
 pub use cards::{CARD_BYTES_MAX, Cards};
 pub use client::ProbeError;
@@ -40,6 +41,7 @@ use cards::Catalogue;
 use client::{Access, Names, Trust};
 use probe::{Answer, Limits};
 use schedule::{Intervals, Job, Probe, Schedule, Target};
+use unreadable::Unreadable;
 
 /// Probes in flight at a time.
 pub const PROBES_MAX: usize = 64;
@@ -47,6 +49,8 @@ pub const PROBES_MAX: usize = 64;
 pub const LISTLESS_MAX: u32 = 3;
 /// How often an engine is asked again for what it said it does not know.
 const UNKNOWN_INTERVAL: Duration = Duration::from_secs(60);
+/// Name of this part in [`Remarks`].
+const SOURCE: &str = "engines";
 /// Longest time for a probe other than a metrics page.
 const OTHER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -86,6 +90,11 @@ pub(crate) struct Observer {
     pub(crate) changed_pods: mpsc::Receiver<Vec<ObjectName>>,
     /// Takes model lists.
     pub(crate) lists: mpsc::Sender<ObservedModels>,
+    /// Takes what is wrong with engines.
+    pub(crate) remarks: mpsc::Sender<Remarks>,
+    /// Told once: every engine of the first snapshot was asked for its models, and has answered or failed to. Their lists
+    /// were sent before.
+    pub(crate) answered: watch::Sender<bool>,
     /// Takes model cards.
     pub(crate) cards: watch::Sender<Arc<Cards>>,
     /// The gateway's clock.
@@ -109,6 +118,7 @@ impl Observer {
         self.reconcile(&mut round).await;
         loop {
             let now_ms = self.clock.now_ms();
+            self.remark(&mut round, now_ms);
             if let Some(cards) = round.catalogue.take_due(now_ms) {
                 self.cards.send_replace(Arc::new(cards));
             }
@@ -168,10 +178,20 @@ impl Observer {
         // An endpoint may be kept out of one pool and serve in another: the one with a state comes last and wins.
         let mut targets: HashMap<EndpointId, Target> = HashMap::new();
         targets.extend(outside.chain(inside).map(|target| (target.spec.id.clone(), target)));
-        let left = round.schedule.reconcile(targets.into_values(), self.clock.now_ms());
+        let now_ms = self.clock.now_ms();
+        snapshot.endpoints.iter().for_each(|endpoint| endpoint.state.watch(now_ms));
+        let left = round.schedule.reconcile(targets.into_values(), now_ms);
         round.trust.retain(round.schedule.specs());
+        round.unreadable.rerouted();
+        if generation.0 > 0 {
+            let now = round.schedule.specs().map(|spec| spec.id.clone()).collect();
+            round.first.began(now);
+            round.first.left(&left);
+            self.tell_answered(round);
+        }
         for endpoint in left {
             round.catalogue.forget(&endpoint);
+            round.unreadable.forget(&endpoint);
             if round.known.remove(&endpoint).is_some_and(|known| known.models.is_some()) {
                 self.send(ObservedModels { endpoint, models: None }).await;
             }
@@ -186,6 +206,14 @@ impl Observer {
         if let Answer::Failed(error) = &answer {
             tracing::debug!(endpoint = %spec.id, probe = ?job.probe, %error, "probe failed");
         }
+        if job.probe == Probe::Metrics && round.schedule.has(&spec.id) {
+            match &answer {
+                // An engine that is not there at all has more to say than that its page is missing.
+                Answer::Failed(ProbeError::Connect(_)) if spec.metrics.port.is_none() => {}
+                Answer::Failed(error) => round.unreadable.failed(&spec.id, error),
+                Answer::Stored | Answer::Models(..) => round.unreadable.read(&spec.id),
+            }
+        }
         if let Answer::Models(_, cards) = &mut answer
             && round.schedule.has(&spec.id)
         {
@@ -196,6 +224,27 @@ impl Observer {
             && let Some(models) = round.known.entry(spec.id.clone()).or_default().learn(answer)
         {
             self.send(ObservedModels { endpoint: spec.id.clone(), models }).await;
+        }
+        if job.probe == Probe::Models {
+            round.first.left([&spec.id]);
+            self.tell_answered(round);
+        }
+    }
+
+    /// Says what is wrong with engines, if it is time to.
+    fn remark(&self, round: &mut Round, now_ms: u64) {
+        let facts = Arc::clone(&self.reports.borrow().facts);
+        let snapshot = self.published.load_full();
+        if let Some(findings) = round.unreadable.take_due(now_ms, &snapshot, &facts.bundle)
+            && self.remarks.try_send(Remarks { source: SOURCE, findings }).is_err()
+        {
+            round.unreadable.untold();
+        }
+    }
+
+    fn tell_answered(&self, round: &Round) {
+        if round.first.is_over() {
+            self.answered.send_if_modified(|answered| !std::mem::replace(answered, true));
         }
     }
 
@@ -215,6 +264,30 @@ struct Round {
     limits: Limits,
     known: HashMap<EndpointId, Known>,
     catalogue: Catalogue,
+    unreadable: Unreadable,
+    first: FirstAnswers,
+}
+
+/// Engines of the first snapshot that have not yet answered what models they serve, nor failed to.
+#[derive(Debug, Default)]
+struct FirstAnswers(Option<HashSet<EndpointId>>);
+
+impl FirstAnswers {
+    /// These are the engines of a snapshot; only those of the first one are waited for.
+    fn began(&mut self, engines: HashSet<EndpointId>) {
+        self.0.get_or_insert(engines);
+    }
+
+    /// These are not waited for any more.
+    fn left<'a>(&mut self, engines: impl IntoIterator<Item = &'a EndpointId>) {
+        if let Some(waiting) = self.0.as_mut().filter(|waiting| !waiting.is_empty()) {
+            engines.into_iter().for_each(|engine| _ = waiting.remove(engine));
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.as_ref().is_some_and(HashSet::is_empty)
+    }
 }
 
 impl Round {
@@ -236,6 +309,8 @@ impl Round {
             limits,
             known: HashMap::new(),
             catalogue: Catalogue::default(),
+            unreadable: Unreadable::default(),
+            first: FirstAnswers::default(),
         }
     }
 }

@@ -37,6 +37,9 @@ pub struct Report {
     pub excluded: Arc<[Arc<EndpointSpec>]>,
     /// Bursts of all sources that have been taken over.
     pub bursts: u64,
+    /// Every engine of the first snapshot was asked for its models, and what they answered is in force. From the first
+    /// answers on this stays true.
+    pub answered: bool,
     /// What all of it was made from and what came of it, for whoever writes status.
     pub facts: Arc<Facts>,
 }
@@ -88,6 +91,8 @@ pub enum Input {
     Policies,
     /// A part beside the sources has other findings.
     Remarks(Remarks),
+    /// Every engine of the first snapshot has answered, or failed to.
+    Answered,
 }
 
 /// Turns inputs into snapshots.
@@ -100,6 +105,7 @@ pub struct Core {
     troubles: Vec<PolicyTrouble>,
     policies: BTreeMap<ObjectName, PolicyState>,
     bursts: u64,
+    answered: bool,
 }
 
 impl Core {
@@ -113,6 +119,7 @@ impl Core {
             troubles: Vec::new(),
             policies: BTreeMap::new(),
             bursts: 0,
+            answered: false,
         }
     }
 
@@ -138,6 +145,7 @@ impl Core {
                 }
                 Input::Models(list) => relower |= self.index.observe(list),
                 Input::Policies => rebuild = true,
+                Input::Answered => self.answered = true,
                 Input::Remarks(Remarks { source, findings }) => {
                     self.remarks.insert(source, findings);
                 }
@@ -228,6 +236,11 @@ impl Core {
     /// Endpoints that their model lists keep out.
     pub fn excluded(&self) -> Arc<[Arc<EndpointSpec>]> {
         self.index.excluded()
+    }
+
+    /// Whether the engines' first answers were taken over.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answered
     }
 
     /// Bursts taken over so far.

@@ -130,6 +130,7 @@ pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
     let (lists_in, lists) = mpsc::channel(LISTS_MAX);
     let (pods_in, pods) = mpsc::channel(CHANGED_PODS_MAX);
     let (remarks_in, remarks) = mpsc::channel(REMARKS_MAX);
+    let (answered_in, answered) = watch::channel(false);
     let (cards_in, cards) = watch::channel(Arc::default());
     let shell = Shell {
         core: Core::new(settings.source.index(settings.index)),
@@ -141,6 +142,7 @@ pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
         bursts,
         lists,
         remarks,
+        answered,
         changed_pods: pods_in,
         reports: report,
         metrics: metrics.clone(),
@@ -162,6 +164,8 @@ pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
         reports: reports.clone(),
         changed_pods: pods,
         lists: lists_in,
+        remarks: remarks_in.clone(),
+        answered: answered_in,
         cards: cards_in,
         clock: settings.clock,
         settings: settings.observe,

@@ -305,6 +305,8 @@ pub struct EndpointState {
     pub breaker: Breaker,
     /// What the engine itself says of whether it sleeps.
     sleep: SleepWord,
+    /// When its page was first asked for; 0: never yet.
+    watched_ms: AtomicU64,
 }
 
 impl EndpointState {
@@ -322,6 +324,7 @@ impl EndpointState {
             engine: EngineTotals::default(),
             breaker: Breaker::default(),
             sleep: SleepWord::default(),
+            watched_ms: AtomicU64::new(0),
         }
     }
 
@@ -398,6 +401,23 @@ impl EndpointState {
             // The others stand in columns.
             _ => f32::NAN,
         }
+    }
+
+    /// Its page is asked for from now on; only the first call counts.
+    pub fn watch(&self, now_ms: u64) {
+        // Only the observer calls this.
+        if self.watched_ms.load(Relaxed) == 0 {
+            self.watched_ms.store(now_ms.max(1), Relaxed);
+        }
+    }
+
+    /// How long there has been no reading of the engine's page, milliseconds: since the last one, or since it is asked for
+    /// if there was none. `None`: it is not asked for. For metrics and alerts.
+    pub fn unread_ms(&self, now_ms: u64) -> Option<u64> {
+        self.age_ms(now_ms).or_else(|| match self.watched_ms.load(Relaxed) {
+            0 => None,
+            watched_ms => Some(now_ms.saturating_sub(watched_ms)),
+        })
     }
 
     /// Age of the engine's numbers in milliseconds; `None` before the first reading.

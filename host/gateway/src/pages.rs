@@ -24,6 +24,8 @@ const EXPLAINED: usize = 50;
 pub(crate) enum Phase {
     /// No snapshot yet.
     Starting,
+    /// Waiting for the engines' first answers, for a bounded time.
+    Asking,
     /// Serving.
     Ready,
     /// Told to end.
@@ -45,6 +47,9 @@ pub(crate) fn probes(phase: watch::Receiver<Phase>, workers: Workers) -> Pages {
         "/readyz" => match *phase.borrow() {
             Phase::Ready => Page::text(StatusCode::OK, "ok\n"),
             Phase::Starting => Page::text(StatusCode::SERVICE_UNAVAILABLE, "no configuration in force yet\n"),
+            Phase::Asking => {
+                Page::text(StatusCode::SERVICE_UNAVAILABLE, "waiting for the engines' first answers\n")
+            }
             Phase::Draining => Page::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         },
         _ => Page::not_found(),

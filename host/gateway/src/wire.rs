@@ -31,6 +31,9 @@ use crate::{admin, telemetry};
 
 /// How long the first snapshot waits for its policies.
 const FIRST_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long a fresh replica waits for its engines' first answers before it calls itself ready. Less than a probe of an engine
+/// takes to fail for want of an answer.
+const FIRST_ANSWERS_MAX: Duration = Duration::from_secs(3);
 /// Between two looks at whether the control plane's threads still run.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -134,7 +137,7 @@ impl Running {
         Ok(Self { server, control, phase, published, status, admin, probes })
     }
 
-    /// Becomes ready when the first snapshot is in force, waits for a signal, and ends everything in order.
+    /// Becomes ready when the first snapshot is in force and its engines were asked what they serve, waits for a signal, and ends everything in order.
     fn until_told(self, args: &ServeArgs) -> anyhow::Result<()> {
         let Self { server, control, phase, published, status, admin, probes } = self;
         let (told, signals) = admin.block_on(async {
@@ -145,6 +148,11 @@ impl Running {
                     if reports.changed().await.is_err() {
                         return;
                     }
+                }
+                phase.send_replace(Phase::Asking);
+                let answers = reports.wait_for(|report| report.answered);
+                if tokio::time::timeout(FIRST_ANSWERS_MAX, answers).await.is_err() {
+                    tracing::info!("some engines have not answered yet, serving without their answers");
                 }
                 phase.send_replace(Phase::Ready);
                 tracing::info!("ready");

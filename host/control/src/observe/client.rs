@@ -1,4 +1,4 @@
-//! One small HTTP/1.1 client for probes: a connection a request, bounded in size, without redirects.
+//! One small HTTP/1.1 client for probes: a connection a request, bounded in size, at most one redirect on the same host.
 //!
 //! Time is the caller's: dropping the future closes the connection.
 
@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
+use http::header::{ACCEPT, CONNECTION, HOST, LOCATION, USER_AGENT};
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -23,10 +23,14 @@ use domain::endpoint::{EndpointSpec, EngineAuth, EngineTls, Target};
 
 use super::page::Unread;
 
+mod decode;
 mod names;
+mod redirect;
 pub(in crate::observe) mod trust;
 
 pub(crate) use names::Names;
+
+use decode::Decoder;
 
 /// Most bytes of head that an engine may send.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -52,6 +56,17 @@ pub enum ProbeError {
         /// The limit in force.
         limit_bytes: usize,
     },
+    /// A redirect that is not followed: to another host, without a usable target, or the second in a row.
+    #[error("answered {status}, which leads to {location}")]
+    Redirect {
+        /// Its status.
+        status: StatusCode,
+        /// Where it leads, as the engine says it, cut at [`redirect::SHOWN_BYTES_MAX`].
+        location: Box<str>,
+    },
+    /// The body is encoded in a way that is not understood.
+    #[error("answered in content encoding {0}")]
+    Encoding(Box<str>),
     /// Not 200.
     #[error("answered {0}")]
     Status(StatusCode),
@@ -136,8 +151,23 @@ impl Trust {
     }
 }
 
-/// Asks, and hands the body over piece by piece; only a 200 has one.
-pub(super) async fn get(question: &Question, on_piece: impl FnMut(&[u8])) -> Result<(), ProbeError> {
+/// Asks, and hands the body over piece by piece; only a 200 has one. Follows one redirect to another path of the same
+/// host: credentials go nowhere else.
+pub(super) async fn get(question: &Question, mut on_piece: impl FnMut(&[u8])) -> Result<(), ProbeError> {
+    let error = match ask(question, &mut on_piece).await {
+        Err(error @ ProbeError::Redirect { .. }) => error,
+        ended => return ended,
+    };
+    let ProbeError::Redirect { location, .. } = &error else { return Err(error) };
+    let Some(path) = redirect::path(location, question) else { return Err(error) };
+    let mut again = Question { path: path.into(), ..question.clone() };
+    // The path is whole already.
+    again.target.base_path = "".into();
+    Box::pin(ask(&again, &mut on_piece)).await
+}
+
+/// One request and its answer.
+async fn ask(question: &Question, on_piece: &mut impl FnMut(&[u8])) -> Result<(), ProbeError> {
     let target = &question.target;
     let port = question.port.unwrap_or(target.port);
     let addresses = match question.address {
@@ -189,7 +219,11 @@ pub(super) async fn get_whole(question: &Question) -> Result<Vec<u8>, ProbeError
     Ok(body)
 }
 
-async fn exchange<S>(stream: S, question: &Question, on_piece: impl FnMut(&[u8])) -> Result<(), ProbeError>
+async fn exchange<S>(
+    stream: S,
+    question: &Question,
+    on_piece: &mut impl FnMut(&[u8]),
+) -> Result<(), ProbeError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -200,10 +234,15 @@ where
         builder.handshake(TokioIo::new(stream)).await.map_err(ProbeError::Exchange)?;
     let answer = async {
         let response = sender.send_request(request).await.map_err(ProbeError::Exchange)?;
-        if response.status() != StatusCode::OK {
-            return Err(ProbeError::Status(response.status()));
+        let status = response.status();
+        if let Some(location) = response.headers().get(LOCATION).filter(|_| status.is_redirection()) {
+            return Err(ProbeError::Redirect { status, location: redirect::shown(location) });
         }
-        read(response.into_body(), question.bytes_max, on_piece).await
+        if status != StatusCode::OK {
+            return Err(ProbeError::Status(status));
+        }
+        let decoder = Decoder::new(response.headers(), question.bytes_max, on_piece)?;
+        read(response.into_body(), question.bytes_max, decoder).await
     };
     tokio::pin!(connection, answer);
     // The connection is polled here and not in a task of its own, so that dropping us ends both.
@@ -221,7 +260,7 @@ where
 async fn read(
     mut body: Incoming,
     bytes_max: usize,
-    mut on_piece: impl FnMut(&[u8]),
+    mut decoder: Decoder<'_, impl FnMut(&[u8])>,
 ) -> Result<(), ProbeError> {
     let mut bytes = 0;
     while let Some(frame) = body.frame().await {
@@ -231,10 +270,10 @@ async fn read(
             if bytes > bytes_max {
                 return Err(ProbeError::TooLarge { limit_bytes: bytes_max });
             }
-            on_piece(piece);
+            decoder.feed(piece)?;
         }
     }
-    Ok(())
+    decoder.finish()
 }
 
 fn request(question: &Question) -> Result<Request<Empty<Bytes>>, http::Error> {

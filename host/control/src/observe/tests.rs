@@ -8,7 +8,7 @@ use domain::published::{Publisher, published};
 use domain::snapshot::Snapshot;
 use tokio::task::JoinHandle;
 
-use super::fake_engine::{FakeEngine, Script};
+use super::fake_engine::{FakeEngine, Script, spec};
 use super::*;
 use crate::fake::soon;
 
@@ -16,6 +16,7 @@ struct Observed {
     publisher: Publisher,
     reports: watch::Sender<Report>,
     lists: mpsc::Receiver<ObservedModels>,
+    answered: watch::Receiver<bool>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
     generation: u64,
@@ -31,10 +32,21 @@ impl Observed {
         let clock = Clock::new(Instant::now());
         let cards = watch::Sender::default();
         let (_, changed_pods) = mpsc::channel(1);
-        let observer =
-            Observer { published, reports: heard, changed_pods, lists: lists_in, cards, clock, settings };
+        let (remarks_in, _) = mpsc::channel(8);
+        let (answered_in, answered) = watch::channel(false);
+        let observer = Observer {
+            published,
+            reports: heard,
+            changed_pods,
+            lists: lists_in,
+            remarks: remarks_in,
+            answered: answered_in,
+            cards,
+            clock,
+            settings,
+        };
         let task = tokio::spawn(observer.run(stopped));
-        Self { publisher, reports, lists, stop, task, generation: 0 }
+        Self { publisher, reports, lists, answered, stop, task, generation: 0 }
     }
 
     fn publish(&mut self, endpoints: &[Endpoint], excluded: &[Arc<EndpointSpec>]) {
@@ -270,5 +282,46 @@ async fn silent_engines_hold_up_neither_the_others_nor_the_end() {
     }
     let state = &endpoints.last().expect("the lively one").state;
     assert!(soon(|| state.reading().running == Some(1.0)).await, "never: the lively one's reading");
+    observed.end().await;
+}
+
+/// D2: the first answers are in when every engine has answered or failed to, and what they list was told before.
+#[tokio::test]
+async fn first_answers_are_in_when_every_engine_has_answered_or_failed() {
+    let engine = FakeEngine::start().await;
+    engine.answer("/v1/models", 200, &models(&["a"]));
+    let mut observed = Observed::start(OFTEN);
+    assert!(!*observed.answered.borrow());
+    let nobody = spec("http://127.0.0.1:1");
+    observed.publish(&[endpoint(engine.spec()), endpoint(nobody)], &[]);
+    observed.answered.wait_for(|answered| *answered).await.expect("the observer runs");
+    assert_eq!(observed.lists.try_recv().expect("told before").models.map(|models| models.len()), Some(1));
+    observed.end().await;
+}
+
+/// D2: a snapshot without engines has nothing to wait for.
+#[tokio::test]
+async fn nobody_is_waited_for_where_there_is_no_engine() {
+    let mut observed = Observed::start(OFTEN);
+    observed.publish(&[], &[]);
+    observed.answered.wait_for(|answered| *answered).await.expect("the observer runs");
+    observed.end().await;
+}
+
+/// B2: a page that is asked for and never read has an age from the start on, which is no number for policies.
+#[tokio::test]
+async fn a_page_that_was_never_read_has_an_age_from_the_start() {
+    use domain::signal::Signal;
+
+    let mut engine = FakeEngine::start().await;
+    let endpoint = endpoint(engine.spec());
+    let mut observed = Observed::start(OFTEN);
+    assert_eq!(endpoint.state.unread_ms(5_000), None, "not asked for yet");
+    observed.publish(std::slice::from_ref(&endpoint), &[]);
+    engine.asked("/metrics").await;
+    engine.asked("/metrics").await;
+    let age = endpoint.state.unread_ms(90_000_000).expect("asked for");
+    assert!(age > 60_000_000, "{age}");
+    assert!(endpoint.read(Signal::AgeMs, 90_000_000).is_nan());
     observed.end().await;
 }

@@ -59,6 +59,8 @@ pub(crate) struct Shell {
     pub(crate) lists: mpsc::Receiver<ObservedModels>,
     /// From other parts: what is wrong there.
     pub(crate) remarks: mpsc::Receiver<Remarks>,
+    /// From the observer: the engines' first answers are in, and sent.
+    pub(crate) answered: watch::Receiver<bool>,
     /// To the observer: pods that say something else than before.
     pub(crate) changed_pods: mpsc::Sender<Vec<ObjectName>>,
     /// To everybody who wants to know.
@@ -84,6 +86,7 @@ impl Shell {
         let mut poll = interval(POLL_INTERVAL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut held: Option<(Assembled, Instant)> = None;
+        let mut answered = self.answered.clone();
         self.metrics.controller(CONFIGURATION, 1);
         loop {
             let held_until = held.as_ref().map(|(_, until)| *until);
@@ -93,6 +96,7 @@ impl Shell {
                 Some(burst) = self.bursts.recv() => inputs.push(Input::Burst(burst)),
                 Some(list) = self.lists.recv() => inputs.push(Input::Models(list)),
                 Some(remarks) = self.remarks.recv() => inputs.push(Input::Remarks(remarks)),
+                Ok(()) = answered.changed() => inputs.push(Input::Answered),
                 () = prepared.notified() => inputs.push(Input::Policies),
                 () = file_heard.notified() => {
                     tokio::time::sleep(POLICY_FILE_QUIET).await;
@@ -200,11 +204,12 @@ impl Shell {
         self.metrics.findings(&findings);
         self.metrics.resources(self.core.counts());
         let (excluded, bursts) = (self.core.excluded(), self.core.bursts());
+        let answered = self.core.is_answered();
         let facts = Arc::new(self.core.facts());
         self.reports.send_modify(|report| {
             log_new(&report.findings, &findings);
             let generation = published.unwrap_or(report.generation);
-            *report = Report { findings, excluded, bursts, facts, generation };
+            *report = Report { findings, excluded, bursts, answered, facts, generation };
         });
     }
 }
@@ -213,7 +218,7 @@ impl Shell {
 fn changed_pods(inputs: &[Input]) -> Vec<ObjectName> {
     let changes = inputs.iter().flat_map(|input| match input {
         Input::Burst(burst) => burst.changes.as_slice(),
-        Input::Models(_) | Input::Policies | Input::Remarks(_) => &[],
+        Input::Models(_) | Input::Policies | Input::Remarks(_) | Input::Answered => &[],
     });
     let pods = changes.filter_map(|change| match change {
         Change::Applied(object) if object.kind() == Kind::Pod => Some(object.key().name),

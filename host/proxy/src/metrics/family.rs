@@ -51,7 +51,7 @@ families! {
     CACHED_TOKENS = COUNTER "wicketgate_cached_tokens_total" ["server", "model"] "Prompt tokens that engines reported as cached.";
     FIRST_BYTE = HISTOGRAM "wicketgate_first_byte_seconds" ["server", "model"] "From the end of a request's body to the first content of the answer: the first event of a stream that carries some, else the first byte of the body.";
     KV_USAGE = GAUGE "wicketgate_engine_kv_usage_ratio" ["server"] "Share of the engine's KV cache in use, as its own page says.";
-    ENGINE_AGE = GAUGE "wicketgate_engine_reading_age_seconds" ["server"] "Age of the numbers from the engine's own page.";
+    ENGINE_AGE = GAUGE "wicketgate_engine_reading_age_seconds" ["server"] "Time since the engine's own page was last read, or since it is asked for if it never was.";
     EXCLUDED = GAUGE "wicketgate_endpoint_excluded" ["server"] "1 while the endpoint must not be chosen.";
     ROUTE_DECISIONS = COUNTER "production_stack_route_decisions_total" ["gateway", "model", "strategy", "reason"] "Decisions, by the policy that took them and why.";
     ROUTE_SECONDS = HISTOGRAM "production_stack_route_decision_seconds" ["gateway", "model"] "Time to decide, the whole chain and what it asks for.";

@@ -47,7 +47,7 @@ fn engine(page: &mut Page, labels: &[&str], endpoint: &Endpoint, now_ms: u64) {
     let excluded = endpoint.is_excluded(now_ms);
     page.add(family::HEALTHY, labels, f64::from(!excluded));
     page.add(family::EXCLUDED, labels, f64::from(excluded));
-    page.add_known(family::ENGINE_AGE, labels, state.age_ms(now_ms).map(|age| age as f64 / 1e3));
+    page.add_known(family::ENGINE_AGE, labels, state.unread_ms(now_ms).map(|age| age as f64 / 1e3));
     if state.age_ms(now_ms).is_none_or(|age| age > ENGINE_NUMBERS_AGE_MAX_MS) {
         return;
     }

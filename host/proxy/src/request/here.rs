@@ -38,6 +38,10 @@ pub(super) fn page(
 ) -> Result<Response<Bytes>, FailureKind> {
     let worker = &flight.worker;
     let snapshot = worker.router.borrow_mut().load(worker);
+    if snapshot.generation.0 == 0 && matches!(page, LocalPage::Models | LocalPage::Engines) {
+        // An empty list would be a lie that clients keep.
+        return Err(FailureKind::NotReady);
+    }
     let gateway = address.named(&snapshot)?;
     let options = &worker.shared.options;
     let cards = options.status.cards();

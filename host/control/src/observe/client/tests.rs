@@ -58,12 +58,9 @@ async fn every_way_to_fail_is_told_apart() {
     engine.answer("/big", 200, &"x".repeat(101));
     engine.on("/garbage", Script::Raw(b"not http at all\r\n\r\n".to_vec()));
     engine.on("/cut", Script::Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nshort".to_vec()));
-    let redirect = b"HTTP/1.1 302 Found\r\nlocation: /exact\r\ncontent-length: 0\r\n\r\n";
-    engine.on("/redirect", Script::Raw(redirect.to_vec()));
     engine.on("/close-delimited", Script::Raw(b"HTTP/1.1 200 OK\r\n\r\nall of it".to_vec()));
     let ask = async |path: &str| get_whole(&question(engine.spec(), path)).await;
     assert!(matches!(ask("/500").await, Err(ProbeError::Status(StatusCode::INTERNAL_SERVER_ERROR))));
-    assert!(matches!(ask("/redirect").await, Err(ProbeError::Status(StatusCode::FOUND))));
     assert!(matches!(ask("/big").await, Err(ProbeError::TooLarge { limit_bytes: 100 })));
     assert!(matches!(ask("/garbage").await, Err(ProbeError::Exchange(_))));
     assert!(matches!(ask("/cut").await, Err(ProbeError::Exchange(_))));
@@ -112,4 +109,70 @@ async fn a_door_is_known_by_its_name_wherever_it_stands() {
     assert!(matches!(stranger, ProbeError::Tls(_)));
     let told = crate::causes::with_causes(&stranger);
     assert!(told.starts_with("TLS failed: invalid peer certificate: ") && told.contains("other.default.svc"));
+}
+
+/// B2: one redirect on the same host is followed, with credentials; others are said to lead elsewhere.
+#[tokio::test]
+async fn one_redirect_on_the_same_host_is_followed() {
+    let mut engine = FakeEngine::start().await;
+    let redirect = |to: &str| {
+        Script::Raw(format!("HTTP/1.1 307 X\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n").into())
+    };
+    engine.answer("/metrics/", 200, "numbers");
+    engine.on("/metrics", redirect("/metrics/"));
+    engine.on("/whole", redirect(&format!("http://127.0.0.1:{}/metrics/", engine.port)));
+    engine.on("/twice", redirect("/metrics"));
+    engine.on("/away", redirect("http://other.example/metrics/"));
+    let mut spec = engine.spec();
+    let value = HeaderValue::from_static("Bearer s");
+    spec.auth = Some(Arc::new(EngineAuth { header: AUTHORIZATION, value, forward_client: true }));
+    let ask = async |path: &str| get_whole(&question(spec.clone(), path)).await;
+    for path in ["/metrics", "/whole"] {
+        assert_eq!(ask(path).await.expect("followed"), b"numbers", "{path}");
+        assert!(engine.asked("/metrics/").await.contains("\r\nauthorization: Bearer s\r\n"), "{path}");
+    }
+    let told = ask("/twice").await.expect_err("a second redirect").to_string();
+    assert_eq!(told, "answered 307 Temporary Redirect, which leads to /metrics/");
+    let told = ask("/away").await.expect_err("another host").to_string();
+    assert_eq!(told, "answered 307 Temporary Redirect, which leads to http://other.example/metrics/");
+}
+
+/// B2: gzip is understood, within the bound; what is cut or encoded otherwise is no answer.
+#[tokio::test]
+async fn gzip_is_understood_and_bounded() {
+    use std::io::Write as _;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    let zip = |text: &[u8]| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(text).expect("memory");
+        encoder.finish().expect("memory")
+    };
+    let engine = FakeEngine::start().await;
+    let serve = |path: &str, encoding: &str, body: &[u8]| {
+        let head = format!(
+            "HTTP/1.1 200 X\r\ncontent-encoding: {encoding}\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        engine.on(path, Script::Raw([head.as_bytes(), body].concat()));
+    };
+    let ask = async |path: &str| get_whole(&question(engine.spec(), path)).await;
+    serve("/zipped", "GZIP", &zip(b"hello"));
+    serve("/twice", "gzip", &[zip(b"hel"), zip(b"lo")].concat());
+    serve("/identity", "identity", b"hello");
+    for path in ["/zipped", "/twice", "/identity"] {
+        assert_eq!(ask(path).await.expect("understood"), b"hello", "{path}");
+    }
+    serve("/bomb", "gzip", &zip(&vec![0; 32 << 10]));
+    assert!(matches!(ask("/bomb").await, Err(ProbeError::TooLarge { limit_bytes: 100 })));
+    let whole = zip(b"hello");
+    serve("/cut", "gzip", &whole[..whole.len() - 9]);
+    serve("/garbage", "gzip", b"hello");
+    for path in ["/cut", "/garbage"] {
+        assert!(matches!(ask(path).await, Err(ProbeError::Content)), "{path}");
+    }
+    serve("/br", "br", b"x");
+    assert_eq!(ask("/br").await.expect_err("unknown").to_string(), "answered in content encoding br");
 }

@@ -172,9 +172,9 @@ fn a_page_without_a_known_number_says_what_was_found() {
         ("ok\n", "text without metrics"),
         (
             "python_info{a=\"b\"} 1\nhttp_requests_total 7\nx 1\n",
-            "3 samples such as http_requests_total, none of them known",
+            "metrics such as http_requests_total, none of them known",
         ),
-        ("# TYPE go_info gauge\ngo_info 1\n", "1 samples such as go_info, none of them known"),
+        ("# TYPE go_info gauge\ngo_info 1\n", "metrics such as go_info, none of them known"),
     ] {
         assert_eq!(said(page), Err(expected.to_owned()), "{page}");
     }

@@ -18,8 +18,6 @@ pub enum Unread {
     Json,
     /// Metrics of something else.
     Other {
-        /// Lines that hold a sample.
-        samples: u64,
         /// Name of one of them, of its own kind if there is one.
         example: Box<str>,
     },
@@ -33,9 +31,7 @@ impl fmt::Display for Unread {
             Self::Empty => f.write_str("an empty page"),
             Self::Html => f.write_str("an HTML page"),
             Self::Json => f.write_str("JSON"),
-            Self::Other { samples, example } => {
-                write!(f, "{samples} samples such as {example}, none of them known")
-            }
+            Self::Other { example } => write!(f, "metrics such as {example}, none of them known"),
             Self::NoMetrics => f.write_str("text without metrics"),
         }
     }
@@ -45,7 +41,6 @@ impl fmt::Display for Unread {
 #[derive(Debug, Default)]
 pub(super) struct Glance {
     first: Option<u8>,
-    samples: u64,
     example: Option<(Box<[u8]>, bool)>,
 }
 
@@ -59,7 +54,6 @@ impl Glance {
 
     /// A sample of this name.
     pub(super) fn sample(&mut self, name: &[u8]) {
-        self.samples += 1;
         if self.example.as_ref().is_some_and(|(_, is_own)| *is_own) {
             return;
         }
@@ -76,9 +70,7 @@ impl Glance {
             (Some(b'<'), _) => Unread::Html,
             (Some(b'{' | b'['), _) => Unread::Json,
             // Names of metrics are ASCII.
-            (_, Some((name, _))) => {
-                Unread::Other { samples: self.samples, example: String::from_utf8_lossy(&name).into() }
-            }
+            (_, Some((name, _))) => Unread::Other { example: String::from_utf8_lossy(&name).into() },
             (_, None) => Unread::NoMetrics,
         }
     }
