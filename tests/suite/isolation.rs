@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use engine::http::Received;
+use engine::http::{Config, Received};
 use harness::client;
-use harness::fleet::{chat, engine, until};
+use harness::fleet::{chat, engine, engines, until, urls};
 use harness::gateway::{Gateway, Options};
 use serde_json::Value;
+
+use crate::policies::guest;
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -123,4 +125,80 @@ async fn base_url_that_ends_in_v1_reaches_the_engine() {
     })
     .await;
     assert!(!engine.probes().iter().any(|probe| probe.path().starts_with("/v1/v1")));
+}
+
+/// C11: a FIFO as policy file, or a link to an endless device, costs its own policy only: edits go on coming into force.
+#[tokio::test]
+async fn fifo_as_a_policy_file_does_not_hold_up_the_configuration() {
+    let fifo = |path: std::path::PathBuf| {
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    };
+    let engines = engines(2, &Config::default()).await;
+    let all = urls(&engines);
+    let gateway =
+        Gateway::ready(Options::manifest(guest("good", &all[..1], "source: {builtin: round-robin}"))).await;
+    fifo(gateway.policies().join("fifo.wasm"));
+    std::os::unix::fs::symlink("/dev/zero", gateway.policies().join("endless.wasm")).unwrap();
+    fifo(gateway.manifests().join("fifo.yaml"));
+    let odd = guest("fifo", &all, "source: {file: fifo.wasm}")
+        + &guest("endless", &all, "source: {file: endless.wasm}");
+    gateway.write("odd.yaml", &odd);
+    let about = |name: &str| format!("`{name}`");
+    for name in ["fifo", "endless"] {
+        until("a finding about it", || async {
+            let found = findings(&gateway, "FetchFailed").await;
+            let is_it =
+                |finding: &&Value| finding["message"].as_str().is_some_and(|m| m.contains(&about(name)));
+            found.iter().find(is_it).map(|finding| {
+                assert!(finding["message"].as_str().unwrap().contains("not a regular file"), "{finding}");
+            })
+        })
+        .await;
+        assert_eq!(gateway.post(CHAT, &chat(name, "hi")).await.status, 200);
+    }
+    let unreadable = findings(&gateway, "Unreadable").await;
+    assert_eq!(unreadable.len(), 1, "{unreadable:?}");
+    gateway.write("manifests.yaml", &guest("good", &all[1..], "source: {builtin: round-robin}"));
+    until("the edit to be in force", || async {
+        (gateway.post(CHAT, &chat("good", "hi")).await.engine() == engines[1].name()).then_some(())
+    })
+    .await;
+}
+
+/// C15: what a Secret holds is not shown when it is named as a component, and neither is a password in a URL.
+#[tokio::test]
+async fn nothing_secret_stands_in_findings_or_in_the_log() {
+    let engine = engine("m").await;
+    let manifest = guest("g", &[engine.url()], "source: {secretRef: {name: token, key: key}}")
+        + "apiVersion: v1\nkind: Secret\nmetadata: {name: token}\nstringData: {key: hunter2-hunter2}\n---\n"
+        + "apiVersion: production-stack.vllm.ai/v1alpha1\nkind: InferenceService\nmetadata: {name: s}\n\
+           spec: {modelName: m, backendRef: {kind: Static, urls: ['https://user:s3cret@e.example', 'http://e?k=s3cret']}}\n---\n"
+        + "apiVersion: production-stack.vllm.ai/v1alpha1\nkind: StaticRoute\nmetadata: {name: r}\n\
+           spec: {staticBackends: 'http://user:s3cret@e.example', staticModels: m2}\n---\n"
+        + &guest(
+            "image",
+            &[engine.url()],
+            "source: {oci: {image: 'user:s3cret@r.example/p:1'}}\nsha256: \"00\"",
+        )
+        .replace("\"00\"", &format!("\"{}\"", "0".repeat(64)));
+    let gateway = Gateway::ready(Options::manifest(manifest)).await;
+    let page = gateway.admin_page("/findings").await.text();
+    for reason in ["InvalidComponent", "InvalidUrl", "InvalidSource"] {
+        assert!(page.contains(reason), "{reason}: {page}");
+    }
+    let bytes: Vec<String> = b"hunter2".iter().map(|byte| format!("{byte:x}")).collect();
+    for (place, text) in [("findings", page), ("log", gateway.log_text())] {
+        for secret in
+            ["s3cret", "hunter2", &bytes[..4].join(", "), &bytes[..4].join(" "), &bytes[..4].concat()]
+        {
+            assert!(!text.contains(secret), "{secret} in the {place}: {text}");
+        }
+    }
+    let said = tokio::process::Command::new(harness::gateway::binary())
+        .args(["serve", "--gpu-metrics-endpoint", "http://user:s3cret@dcgm:9400"])
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&said.stderr);
+    assert!(said.contains("gpu-metrics-endpoint") && !said.contains("s3cret"), "{said}");
 }

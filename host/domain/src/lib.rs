@@ -21,6 +21,7 @@ pub mod policy;
 pub mod pool;
 pub mod prefix;
 pub mod published;
+pub mod redact;
 pub mod request;
 pub mod retry;
 pub mod ring;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use domain::redact;
 
 mod admin;
 mod args;
@@ -33,8 +34,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse_from(args::go_style(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => {
-            // Nobody to tell, if standard error is closed.
-            let _ = error.print();
+            print(&error);
             if let Some(instead) = args::instead(&error) {
                 say_error(format_args!("\n{instead}"));
             }
@@ -59,6 +59,18 @@ fn main() -> ExitCode {
             say_error(format_args!("wicketgate: {error:#}"));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Says what is wrong with the command line. A value that may hold a credential is not repeated as it is.
+fn print(error: &clap::Error) {
+    let plain = error.to_string();
+    let shown: String = plain.split_inclusive([' ', '\n', '\'', '"', '=', ',']).map(redact::url).collect();
+    if shown == plain {
+        // Nothing is lost if standard error is closed.
+        let _ = error.print();
+    } else {
+        say_error(format_args!("{}", shown.trim_end()));
     }
 }
 

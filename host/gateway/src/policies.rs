@@ -11,6 +11,9 @@ use policy::{Answered, Check, Decided, Library, Options, Scenario};
 use crate::args::PolicyCommand;
 use crate::say;
 
+/// Largest scenario, bytes.
+const SCENARIO_BYTES_MAX: u64 = 64 << 20;
+
 /// Runs one of them.
 pub(crate) fn run(command: &PolicyCommand) -> anyhow::Result<ExitCode> {
     match command {
@@ -39,7 +42,9 @@ fn check(file: &Path, config: &str) -> anyhow::Result<ExitCode> {
 
 fn decide(file: &Path, scenario: &Path) -> anyhow::Result<ExitCode> {
     let component = policy::open(file).map_err(|failure| refused(&failure))?;
-    let text = std::fs::read(scenario).with_context(|| scenario.display().to_string())?;
+    // It may be a pipe.
+    let text = std::fs::File::open(scenario).and_then(|file| files::rest(&file, SCENARIO_BYTES_MAX));
+    let text = text.with_context(|| scenario.display().to_string())?;
     let scenario = Scenario::parse(&text).with_context(|| scenario.display().to_string())?;
     let decided = policy::run(&library()?, &component, &scenario)?;
     say(format_args!("{}", decision(&decided).trim_end()));

@@ -11,6 +11,7 @@ use hyper::Uri;
 
 use crate::args::ProbeArgs;
 use crate::say;
+use domain::redact;
 
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -27,8 +28,9 @@ pub(crate) fn probe(args: &ProbeArgs) -> anyhow::Result<ExitCode> {
     let deadline = Instant::now() + args.timeout;
     for url in &args.urls {
         let place = Place::of(url)?;
-        let status = until(deadline, || place.ask()).with_context(|| url.clone())?;
-        say(format_args!("{status} {url}"));
+        let shown = redact::url(url);
+        let status = until(deadline, || place.ask()).with_context(|| shown.clone().into_owned())?;
+        say(format_args!("{status} {shown}"));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -55,8 +57,9 @@ struct Place {
 
 impl Place {
     fn of(url: &str) -> anyhow::Result<Self> {
-        let uri: Uri = url.parse().with_context(|| format!("{url} is no URL"))?;
-        ensure!(uri.scheme_str() == Some("http"), "{url}: only http:// is asked");
+        let shown = redact::url(url);
+        let uri: Uri = url.parse().with_context(|| format!("{shown} is not a URL"))?;
+        ensure!(uri.scheme_str() == Some("http"), "{shown}: only http:// is asked");
         let authority = uri.authority().context("a URL has a host")?;
         Ok(Self {
             host: authority.host().trim_matches(['[', ']']).to_owned(),

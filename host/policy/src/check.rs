@@ -9,7 +9,7 @@ use domain::policy::{
 };
 
 use crate::inspect::{self, Inspection};
-use crate::library::{Library, digest, embedded, read_file};
+use crate::library::{Library, digest, embedded, read_argument};
 use crate::probe::Probed;
 
 /// What a component is, as far as it could be found out, and whether the gateway would load it.
@@ -38,7 +38,7 @@ pub fn open(file_or_builtin: &Path) -> Result<Vec<u8>, PrepareFailure> {
         Some(name) if !file_or_builtin.exists() && !name.contains(['/', '.']) => {
             embedded(name).map(|(_, bytes)| bytes.to_vec())
         }
-        _ => read_file(file_or_builtin),
+        _ => read_argument(file_or_builtin),
     }
 }
 

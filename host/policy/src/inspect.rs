@@ -71,11 +71,28 @@ pub(crate) fn refuse(
     PrepareFailure { reason, message: message.into(), config_path: None, remedy: remedy.into() }
 }
 
+/// Whether bytes begin as WebAssembly does. Comes before their digest is compared and before anything else looks at them: they
+/// may be a secret that was named by mistake or on purpose, and nothing of it is to be shown, its digest included.
+///
+/// # Errors
+/// `InvalidComponent`.
+pub(crate) fn check_beginning(component: &[u8]) -> Result<(), PrepareFailure> {
+    if component.starts_with(b"\0asm") {
+        return Ok(());
+    }
+    Err(refuse(
+        "InvalidComponent",
+        "it is not a valid component: it does not begin as WebAssembly does",
+        "name a file or key that holds a component, and check it with `wasm-tools validate`",
+    ))
+}
+
 /// Reads the outside of a component, without judging it.
 ///
 /// # Errors
 /// `InvalidComponent`, when it is none.
 pub(crate) fn scan(component: &[u8]) -> Result<Inspection, PrepareFailure> {
+    check_beginning(component)?;
     let mut inspection = Inspection::default();
     // How many modules and components we are inside of; the outermost component is 1.
     let mut depth = 0_u32;

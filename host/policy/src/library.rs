@@ -31,7 +31,7 @@ use crate::ready::{Compiled, Ready};
 use source::Whereabouts;
 
 pub use source::digest;
-pub(crate) use source::{embedded, read_file};
+pub(crate) use source::{embedded, read_argument};
 
 /// Default of `--policy-instances`: instances that live at once, over all workers.
 pub const INSTANCES_DEFAULT: u32 = 8_192;

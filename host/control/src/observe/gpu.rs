@@ -5,8 +5,9 @@
 //! something else then. Nothing of it is near the request path.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub(super) use page::labels;
 pub(crate) use rows::Gpu;
 use rows::Rows;
 
+/// Largest file of a token or of a CA bundle, bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 /// A reading is used for so many intervals.
 const INTERVALS_MAX: u64 = 3;
 /// What Prometheus has may be so old all the same, as it scrapes at a pace of its own: three times half a minute,
@@ -163,8 +166,8 @@ impl GpuObserver {
     async fn access(&self, all: &[Watched], means: &mut Means) -> Access {
         let auth = match &self.settings.token_file {
             None => None,
-            Some(file) => match tokio::fs::read_to_string(file).await {
-                Ok(token) => bearer(token.trim()),
+            Some(file) => match read_small(file).await {
+                Ok(token) => bearer(String::from_utf8_lossy(&token).trim()),
                 Err(error) => {
                     tracing::warn!(file = %file.display(), %error, "the token for GPU exporters cannot be read");
                     None
@@ -249,7 +252,7 @@ impl Trusted {
     async fn config(&mut self, ca_file: Option<&PathBuf>) -> Option<Arc<ClientConfig>> {
         let pem = match ca_file {
             None => None,
-            Some(file) => match tokio::fs::read(file).await {
+            Some(file) => match read_small(file).await {
                 Ok(pem) => Some(pem),
                 Err(error) => {
                     tracing::warn!(file = %file.display(), %error, "the CA bundle for GPU exporters cannot be read");
@@ -272,6 +275,12 @@ impl Trusted {
         self.0 = Some((pem, Arc::clone(&config)));
         Some(config)
     }
+}
+
+/// A token or a bundle: a regular file, off this thread, as a file system may be slow.
+async fn read_small(file: &Path) -> io::Result<Vec<u8>> {
+    let file = file.to_owned();
+    tokio::task::spawn_blocking(move || files::read(&file, FILE_BYTES_MAX)).await.map_err(io::Error::other)?
 }
 
 fn watched(exporter: Exporter) -> Watched {

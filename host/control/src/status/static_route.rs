@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use domain::redact;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use manifest::kind::{StaticRoute, StaticRouteStatus};
@@ -73,7 +74,7 @@ fn backends(conditions: &mut Conditions, health: &BackendHealth) -> Said {
     if health.dead.is_empty() {
         return Said::yes("BackendsHealthy", format!("all {} backends answer", health.total));
     }
-    let named = health.dead.iter().take(NAMES_MAX).map(|(url, why)| format!("{url}: {why}"));
+    let named = health.dead.iter().take(NAMES_MAX).map(|(url, why)| format!("{}: {why}", redact::url(url)));
     let mut message = named.collect::<Vec<_>>().join("; ");
     if health.dead.len() > NAMES_MAX {
         message.push_str(&format!("; and {} more", health.dead.len() - NAMES_MAX));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use domain::endpoint::{EndpointId, EndpointSpec, PodRef, Roles, Target};
 use domain::name::ObjectName;
+use domain::redact;
 
 use super::Lowering;
 use super::engine::Engine;
@@ -366,7 +367,7 @@ impl<'a> Lowering<'a> {
                     }
                 }
                 Err(why) => {
-                    let message = format!("{:?} is not a base URL: {why}", entry.url());
+                    let message = format!("{:?} is not a base URL: {why}", redact::url(entry.url()));
                     let remedy = "write one such as http://10.0.0.1:8000";
                     self.report.error(self.bundle, about, &field, "InvalidUrl", message, remedy);
                 }

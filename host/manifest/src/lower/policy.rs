@@ -6,6 +6,7 @@ use std::sync::Arc;
 use domain::image::{Image, PullSecret};
 use domain::name::{ObjectName, PolicyName};
 use domain::policy::{EntrySpec, FailureMode, Mode, PolicyLimits, PolicySource};
+use domain::redact;
 use serde_json::Value;
 
 use super::Lowering;
@@ -218,7 +219,7 @@ impl Lowering<'_> {
                 return None;
             }
             Err(why) => {
-                let message = format!("{:?} {why}", oci.image);
+                let message = format!("{:?} {why}", redact::url(&oci.image));
                 let remedy = "write registry/repository@sha256:…";
                 self.report.error(self.bundle, about, field, "InvalidSource", message, remedy);
                 return None;

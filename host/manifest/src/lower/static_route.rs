@@ -6,6 +6,7 @@ use std::sync::Arc;
 use domain::draft::{GatewayDraft, RouteDraft};
 use domain::endpoint::EndpointSpec;
 use domain::name::{ModelName, ObjectName};
+use domain::redact;
 use domain::route::GatewaySettings;
 
 use super::Lowering;
@@ -98,7 +99,7 @@ impl<'a> Lowering<'a> {
         let mut found: BTreeMap<ModelName, Vec<EndpointSpec>> = BTreeMap::new();
         for (backend, model) in backends.into_iter().zip(models) {
             if model.is_empty() {
-                let message = format!("backend {backend} has no model");
+                let message = format!("backend {} has no model", redact::url(backend));
                 self.report.error(
                     self.bundle,
                     about,
@@ -116,7 +117,7 @@ impl<'a> Lowering<'a> {
                     None => endpoints.push(self.static_endpoint(url, target, 1, &Engine::default())),
                 },
                 Err(why) => {
-                    let message = format!("{backend:?} is not a base URL: {why}");
+                    let message = format!("{:?} is not a base URL: {why}", redact::url(backend));
                     let remedy = "write one such as http://10.0.0.1:8000";
                     self.report.error(
                         self.bundle,

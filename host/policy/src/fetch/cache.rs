@@ -25,8 +25,7 @@ impl Cache {
     /// What has this SHA-256, if it is there and no larger than `bytes_max`.
     pub(super) fn get(&self, sha256: &str, bytes_max: u64) -> Option<Vec<u8>> {
         let path = self.path(sha256);
-        let len = fs::metadata(&path).ok()?.len();
-        let bytes = (len <= bytes_max).then(|| fs::read(&path).ok())??;
+        let bytes = files::read(&path, bytes_max).ok()?;
         if digest(&bytes).to_string() != sha256 {
             tracing::warn!(file = %path.display(), "a cached component is damaged, and fetched again");
             let _ = fs::remove_file(&path);

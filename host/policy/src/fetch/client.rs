@@ -1,5 +1,6 @@
 //! One small HTTP client for registries: every answer bounded in bytes, redirects followed by our own rules.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +22,12 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// Why there is no answer. Text is for the policy's owner.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClientError {
-    #[error("{0:?} is no URL")]
+    #[error("{0:?} is not a URL that can be asked")]
     Url(String),
     #[error("{0} would be asked without TLS")]
     Plain(String),
+    #[error("it leads to this gateway's own machine, {0}")]
+    Inward(String),
     #[error("more than {REDIRECTS_MAX} redirects")]
     Redirects,
     #[error("no answer: {}", innermost(.0))]
@@ -48,6 +51,8 @@ fn innermost(error: &Error) -> String {
 #[derive(Clone, Debug)]
 pub(super) struct Question {
     pub(super) url: String,
+    /// Whose answer led there; `None`: the policy's owner named it.
+    pub(super) from: Option<Uri>,
     pub(super) accept: &'static str,
     /// Sent to the URL's own origin only, not where it redirects to.
     pub(super) authorization: Option<HeaderValue>,
@@ -107,15 +112,14 @@ impl Client {
             Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
             _ => authority,
         };
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let address = host.parse::<std::net::IpAddr>();
-        let is_loopback = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
-        is_loopback || self.insecure.iter().any(|allowed| allowed.eq_ignore_ascii_case(authority))
+        is_loopback(host) || self.insecure.iter().any(|allowed| allowed.eq_ignore_ascii_case(authority))
     }
 
-    /// Asks, and follows redirects.
+    /// Asks, and follows redirects: from TLS to TLS only, and from another machine never to this one, whatever may be asked
+    /// directly. Else a registry could have the gateway ask what only the gateway can reach.
     pub(super) async fn get(&self, question: &Question) -> Result<Answer, ClientError> {
         let mut url = self.parse(&question.url)?;
+        Self::allow_step(&question.from, &url)?;
         let origin = (url.scheme_str().map(str::to_owned), url.authority().cloned());
         for _ in 0..=REDIRECTS_MAX {
             let is_own = origin == (url.scheme_str().map(str::to_owned), url.authority().cloned());
@@ -125,7 +129,9 @@ impl Client {
             let Some(location) = location.and_then(|value| value.to_str().ok()) else {
                 return read(response, question.bytes_max).await;
             };
-            url = self.parse(&resolve(&url, location))?;
+            let next = self.parse(&resolve(&url, location))?;
+            Self::allow_step(&Some(url), &next)?;
+            url = next;
         }
         Err(ClientError::Redirects)
     }
@@ -142,14 +148,17 @@ impl Client {
         if let Some(authorization) = question.authorization.as_ref().filter(|_| is_own) {
             request = request.header(AUTHORIZATION, authorization);
         }
-        let request = request.body(Empty::new()).map_err(|_| ClientError::Url(url.to_string()))?;
+        let request = request.body(Empty::new()).map_err(|_| ClientError::Url(shown(&url.to_string())))?;
         self.pool.request(request).await.map_err(ClientError::Exchange)
     }
 
     fn parse(&self, text: &str) -> Result<Uri, ClientError> {
-        let wrong = || ClientError::Url(text.to_owned());
+        let wrong = || ClientError::Url(shown(text));
         let url: Uri = text.parse().map_err(|_| wrong())?;
         let authority = url.authority().ok_or_else(wrong)?.as_str();
+        if authority.contains('@') {
+            return Err(wrong());
+        }
         match url.scheme_str() {
             Some("https") => Ok(url),
             Some("http") if self.is_plain_allowed(authority) => Ok(url),
@@ -157,6 +166,32 @@ impl Client {
             _ => Err(wrong()),
         }
     }
+
+    /// Whether an answer from `from` may lead to `to`. `None`: nothing led there.
+    fn allow_step(from: &Option<Uri>, to: &Uri) -> Result<(), ClientError> {
+        let Some(from) = from else { return Ok(()) };
+        let authority = || to.authority().map_or_else(String::new, |authority| authority.as_str().to_owned());
+        if from.scheme_str() == Some("https") && to.scheme_str() != Some("https") {
+            return Err(ClientError::Plain(authority()));
+        }
+        if is_loopback(to.host().unwrap_or_default()) && !is_loopback(from.host().unwrap_or_default()) {
+            return Err(ClientError::Inward(authority()));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a host, perhaps in brackets, is this machine's own, by its very name.
+fn is_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches([']', '.']);
+    let is_name = host.eq_ignore_ascii_case("localhost") || host.to_ascii_lowercase().ends_with(".localhost");
+    let address = host.parse::<IpAddr>().map(|address| address.to_canonical());
+    is_name || address.is_ok_and(|address| address.is_loopback() || address.is_unspecified())
+}
+
+/// A URL for a message: without what may be secret in it.
+fn shown(url: &str) -> String {
+    domain::redact::url(url).into_owned()
 }
 
 /// Where a `Location` leads from `base`.
@@ -197,4 +232,50 @@ async fn read(response: Response<Incoming>, limit_bytes: usize) -> Result<Answer
         }
     }
     Ok(Answer { status, challenges, body: whole })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// C15: nothing leads from TLS to plain HTTP, and nothing from another machine to this one.
+    #[test]
+    fn an_answer_leads_neither_out_of_tls_nor_to_this_machine() {
+        for (from, to, is_allowed) in [
+            ("https://r.example/v2/a", "https://storage.example/b", true),
+            ("https://r.example/v2/a", "http://127.0.0.1:9090/b", false),
+            ("https://r.example/v2/a", "https://127.0.0.1:9090/b", false),
+            ("https://r.example/v2/a", "https://localhost/b", false),
+            ("https://r.example/v2/a", "https://LOCALHOST./b", false),
+            ("https://r.example/v2/a", "https://a.localhost/b", false),
+            ("https://r.example/v2/a", "https://[::1]:9090/b", false),
+            ("https://r.example/v2/a", "https://[::ffff:127.0.0.1]/b", false),
+            ("https://r.example/v2/a", "https://0.0.0.0/b", false),
+            ("https://r.example/v2/a", "http://storage.example/b", false),
+            ("http://insecure.example/v2/a", "http://127.0.0.1:9090/b", false),
+            ("http://127.0.0.1:5000/v2/a", "http://127.0.0.1:5001/b", true),
+            ("http://localhost:5000/v2/a", "https://storage.example/b", true),
+        ] {
+            let (from, to): (Uri, Uri) = (from.parse().unwrap(), to.parse().unwrap());
+            let allowed = Client::allow_step(&Some(from.clone()), &to);
+            assert_eq!(allowed.is_ok(), is_allowed, "{from} -> {to}: {allowed:?}");
+        }
+    }
+
+    /// C15: what is secret in a URL is in no message.
+    #[test]
+    fn messages_hide_users_passwords_and_signatures() {
+        let client = Client::new(Vec::new());
+        for url in [
+            "https://user:s3cret@r.example/v2/",
+            "http://user:s3cret@127.0.0.1/v2/",
+            "ftp://user:s3cret@r.example/?sig=s3cret",
+            "http://r.example/?X-Amz-Signature=s3cret",
+            "https://r example/?sig=s3cret",
+        ] {
+            let error = client.parse(url).expect_err(url);
+            assert!(!error.to_string().contains("s3cret"), "{url}: {error}");
+            assert!(!format!("{error:?}").contains("s3cret"), "{url}: {error:?}");
+        }
+    }
 }

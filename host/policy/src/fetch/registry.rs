@@ -191,7 +191,7 @@ impl<'a> Session<'a> {
 
     async fn ask(&self, url: &str, accept: &'static str, bytes_max: usize) -> Result<Answer, PrepareFailure> {
         let authorization = self.authorization.clone();
-        let question = Question { url: url.to_owned(), accept, authorization, bytes_max };
+        let question = Question { url: url.to_owned(), from: None, accept, authorization, bytes_max };
         self.puller.client.get(&question).await.map_err(|error| unreachable(self.image, &error))
     }
 
@@ -206,8 +206,13 @@ impl<'a> Session<'a> {
         let Some(url) = token_url else {
             return Ok(basic.filter(|_| known.contains(&Challenge::Basic)));
         };
-        let question =
-            Question { url, accept: "application/json", authorization: basic, bytes_max: TOKEN_BYTES_MAX };
+        let question = Question {
+            url,
+            from: self.base.parse().ok(),
+            accept: "application/json",
+            authorization: basic,
+            bytes_max: TOKEN_BYTES_MAX,
+        };
         let answer =
             self.puller.client.get(&question).await.map_err(|error| unreachable(self.image, &error))?;
         if answer.status != StatusCode::OK {

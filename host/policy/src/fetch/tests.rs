@@ -353,3 +353,19 @@ fn what_is_not_there_is_tried_until_nobody_wants_it_and_what_is_there_once() {
     assert_eq!(tried(&pinned(&server, b"missing")), ["FetchFailed"; 3]);
     assert_eq!(tried(&pinned(&server, &manifest(COMPONENT))), ["here"]);
 }
+
+/// C15: a registry cannot have the gateway ask its own machine: not by a redirect, and not as the server of tokens.
+#[tokio::test]
+async fn what_another_machine_leads_to_here_is_not_asked() {
+    let inner = Server::start(|_| ok("inner"));
+    let client = client::Client::new(Vec::new());
+    let question = client::Question {
+        url: format!("http://{}/token", inner.address),
+        from: Some("https://registry.example/v2/p".parse().unwrap()),
+        accept: "application/json",
+        authorization: None,
+        bytes_max: 100,
+    };
+    assert!(client.get(&question).await.is_err());
+    assert_eq!(inner.asked(), [""; 0]);
+}

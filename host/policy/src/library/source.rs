@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::builtin;
 use crate::fetch::Order;
-use crate::inspect::{COMPONENT_BYTES_MAX, refuse};
+use crate::inspect::{COMPONENT_BYTES_MAX, check_beginning, refuse};
 
 /// A file this young when it was read may be written again without its times changing: it is read again next time.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -113,6 +113,7 @@ impl Sources {
             }
             PolicySource::Bytes { bytes, .. } => {
                 check_size(bytes.len() as u64)?;
+                check_beginning(bytes)?;
                 let known = self.shared.entry(bytes.as_ptr() as usize);
                 let (_, digest) = known.or_insert_with(|| (Arc::clone(bytes), digest(bytes)));
                 (*digest, Some(Bytes::Shared(Arc::clone(bytes))))
@@ -210,6 +211,7 @@ impl Sources {
             return Ok((known.digest, None));
         }
         let bytes: Arc<[u8]> = read_file(&full)?.into();
+        check_beginning(&bytes)?;
         let digest = digest(&bytes);
         let settled =
             stamp.modified.and_then(|modified| modified.elapsed().ok()).is_some_and(|age| age > SETTLED);
@@ -241,11 +243,25 @@ impl Stamp {
 /// # Errors
 /// `FetchFailed` or `TooLarge`.
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, PrepareFailure> {
-    let unreadable = |error: io::Error| fetch_failed(path, &error);
-    check_size(fs::metadata(path).map_err(unreadable)?.len())?;
-    let bytes = fs::read(path).map_err(unreadable)?;
-    check_size(bytes.len() as u64)?;
-    Ok(bytes)
+    let (file, metadata) = files::open(path).map_err(|error| fetch_failed(path, &error))?;
+    check_size(metadata.len())?;
+    whole(path, &file)
+}
+
+/// The same for what stands on a command line, which may also be a pipe.
+///
+/// # Errors
+/// `FetchFailed` or `TooLarge`.
+pub(crate) fn read_argument(path: &Path) -> Result<Vec<u8>, PrepareFailure> {
+    let file = fs::File::open(path).map_err(|error| fetch_failed(path, &error))?;
+    whole(path, &file)
+}
+
+fn whole(path: &Path, file: &fs::File) -> Result<Vec<u8>, PrepareFailure> {
+    files::rest(file, COMPONENT_BYTES_MAX as u64).map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => too_large("more"),
+        _ => fetch_failed(path, &error),
+    })
 }
 
 /// Name and bytes of a built-in policy.
@@ -294,9 +310,13 @@ fn check_size(bytes: u64) -> Result<(), PrepareFailure> {
     if bytes <= COMPONENT_BYTES_MAX as u64 {
         return Ok(());
     }
-    Err(refuse(
+    Err(too_large(&bytes.to_string()))
+}
+
+fn too_large(bytes: &str) -> PrepareFailure {
+    refuse(
         "TooLarge",
         format!("the component has {bytes} bytes; at most {COMPONENT_BYTES_MAX} are loaded"),
         "strip debug information, or write the policy in a language with a smaller runtime",
-    ))
+    )
 }

@@ -222,3 +222,49 @@ fn more_instances_than_the_address_space_has_room_for_get_smaller_reservations()
     let verdict = evaluator.evaluate(Call { pool: &pool, request: &request(1), fleet: &idle(&pool) });
     assert_eq!(verdict.choice, Choice::Endpoint(1));
 }
+
+/// C15: of bytes that are not WebAssembly nothing is shown, neither the first of them nor their digest: they may be a secret.
+#[test]
+fn a_secret_named_as_a_component_is_not_shown() {
+    let secret = b"hunter2-and-more";
+    let shown = |failure: &PrepareFailure| format!("{failure:?}");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("secret"), secret).unwrap();
+    let sources = [
+        PolicySource::Bytes { origin: "Secret default/s key k".into(), bytes: secret.as_slice().into() },
+        PolicySource::File("secret".into()),
+    ];
+    for source in sources {
+        for sha256 in [None, Some("0".repeat(64).into())] {
+            let options = Options { directory: folder.path().to_owned(), ..Options::default() };
+            let library = Library::new(options).unwrap();
+            let spec = EntrySpec { source: source.clone(), sha256, ..spec("round-robin", "{}") };
+            let Preparation::Failed(failure) = library.prepare(&spec) else {
+                panic!("{source:?} is prepared")
+            };
+            let text = shown(&failure);
+            assert_eq!(failure.reason, "InvalidComponent", "{text}");
+            for part in ["hunter2", "68756e74", "68, 75", "0x68", &digest(secret).to_string()] {
+                assert!(!text.to_ascii_lowercase().contains(part), "{part}: {text}");
+            }
+        }
+    }
+}
+
+/// C11: a FIFO or a device in the place of a component is refused at once, however it is reached; nothing waits for it.
+#[test]
+fn a_fifo_or_device_in_the_place_of_a_component_is_refused() {
+    use rustix::fs::{CWD, Mode, mkfifoat};
+    let folder = tempfile::tempdir().unwrap();
+    mkfifoat(CWD, folder.path().join("fifo"), Mode::RUSR | Mode::WUSR).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", folder.path().join("endless")).unwrap();
+    std::os::unix::fs::symlink("fifo", folder.path().join("link")).unwrap();
+    let options = Options { directory: folder.path().to_owned(), ..Options::default() };
+    let library = Library::new(options).unwrap();
+    for name in ["fifo", "endless", "link"] {
+        let spec = EntrySpec { source: PolicySource::File(name.into()), ..spec("round-robin", "{}") };
+        let Preparation::Failed(failure) = library.prepare(&spec) else { panic!("{name} is prepared") };
+        assert_eq!(failure.reason, "FetchFailed", "{failure:?}");
+        assert!(failure.message.contains("not a regular file"), "{failure:?}");
+    }
+}

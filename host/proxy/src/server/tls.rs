@@ -10,6 +10,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+/// Largest certificate or key file, bytes.
+const PEM_BYTES_MAX: u64 = 1 << 20;
+
 /// Files of a listener's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
@@ -68,8 +71,8 @@ impl Certificate {
         Ok(Arc::new(config))
     }
 
-    fn read(files: &CertificateFiles) -> io::Result<(Vec<u8>, Vec<u8>)> {
-        Ok((std::fs::read(&files.certificate)?, std::fs::read(&files.key)?))
+    fn read(paths: &CertificateFiles) -> io::Result<(Vec<u8>, Vec<u8>)> {
+        Ok((files::read(&paths.certificate, PEM_BYTES_MAX)?, files::read(&paths.key, PEM_BYTES_MAX)?))
     }
 }
 

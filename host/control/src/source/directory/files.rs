@@ -1,8 +1,7 @@
 //! The files of a manifest directory: which there are, and what has changed in them.
 
-use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -93,27 +92,17 @@ pub(super) fn read(
     is_unfinished: impl FnOnce(SystemTime) -> bool,
 ) -> io::Result<Reading> {
     let metadata = std::fs::metadata(path)?;
-    if !metadata.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file"));
-    }
     if let Some(seen) = seen
         && !seen.racy
         && Print::of(&metadata) == seen.print
     {
         return Ok(Reading::Same);
     }
-    let file = File::open(path)?;
-    // Before reading: a change in between shows next time.
-    let print = Print::of(&file.metadata()?);
+    // What it is before reading: a change in between shows next time.
+    let (file, metadata) = files::open(path)?;
+    let print = Print::of(&metadata);
     let now = SystemTime::now();
-    let mut bytes = Vec::new();
-    (&file).take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("larger than {FILE_BYTES_MAX} bytes"),
-        ));
-    }
+    let bytes = files::rest(&file, FILE_BYTES_MAX)?;
     let mut hasher = DefaultHasher::new();
     hasher.write(&bytes);
     let current = Seen { print, digest: hasher.finish(), racy: print.is_racy(now) };
