@@ -7,6 +7,7 @@ mod check;
 mod document;
 mod schema;
 mod spelling;
+mod template;
 mod tree;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use domain::name::ObjectName;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::kind::text::{is_dns_label, is_dns_name};
 use crate::object::{Body, DEFAULT_NAMESPACE, Kind, Object, ObjectKey, Source};
 use check::Checked;
 use tree::{Content, Node};
@@ -43,11 +45,16 @@ pub struct Decoded {
 
 /// Reads one file. `file` is what findings call it.
 pub fn decode(file: &Arc<str>, bytes: &[u8]) -> Decoded {
-    let mut reading = Reading { file, out: Decoded::default() };
+    let mut reading = Reading { file, out: Decoded::default(), template: None };
     match text_of(bytes) {
         Ok(text) => {
-            for document in document::split(text) {
-                reading.document(&document);
+            let documents = document::split(text);
+            for document in &documents {
+                reading.document(document);
+            }
+            if let Some((line, column)) = reading.template {
+                reading.out = Decoded { broken: true, documents: documents.len(), ..Decoded::default() };
+                reading.unrendered(line, column);
             }
         }
         Err((message, remedy)) => {
@@ -65,7 +72,7 @@ pub fn decode(file: &Arc<str>, bytes: &[u8]) -> Decoded {
 /// Its status is taken as it is, and left out where it means nothing to us.
 pub fn decode_object(kind: Kind, mut value: Value) -> Decoded {
     let status = value.as_object_mut().and_then(|object| object.remove("status"));
-    let mut reading = Reading { file: &"".into(), out: Decoded::default() };
+    let mut reading = Reading { file: &"".into(), out: Decoded::default(), template: None };
     reading.typed(&Node::from(&value), kind, Origin::default(), status);
     reading.out
 }
@@ -81,6 +88,8 @@ fn text_of(bytes: &[u8]) -> Result<&str, (&'static str, &'static str)> {
 struct Reading<'a> {
     file: &'a Arc<str>,
     out: Decoded,
+    /// Line and column where the file is a template that was not rendered.
+    template: Option<(u32, u32)>,
 }
 
 impl Reading<'_> {
@@ -89,11 +98,14 @@ impl Reading<'_> {
             Ok(node) if matches!(node.content, Content::Null) => {}
             Ok(node) => {
                 self.out.documents += 1;
-                self.object(&node, document.line);
+                self.object(&node, document.line, None);
             }
             Err(error) => {
                 self.out.documents += 1;
                 self.out.broken = true;
+                if self.template.is_none() {
+                    self.template = template::in_text(document.text, document.line);
+                }
                 let origin = self.origin(error.line, error.column);
                 let remedy = "correct the YAML; the other documents of this file are read all the same";
                 self.find(Severity::Error, "", origin, "", "Unreadable", error.message, remedy.into());
@@ -101,10 +113,20 @@ impl Reading<'_> {
         }
     }
 
-    fn object(&mut self, node: &Node, line: u32) {
+    /// Reads an object, or a list of them. `listed`: version and kind that the list it stands in gives to entries that have
+    /// none of their own.
+    fn object(&mut self, node: &Node, line: u32, listed: Option<(&str, &str)>) {
         let origin = self.origin(if line > 0 { line } else { node.line }, 1);
-        let (api_version, kind) = (text_at(node, "apiVersion"), text_at(node, "kind"));
+        let (api_version, kind) = match (text_at(node, "apiVersion"), text_at(node, "kind")) {
+            (None, None) => listed.unzip(),
+            own => own,
+        };
         let (Some(api_version), Some(kind)) = (api_version, kind) else {
+            if let Some((what, remedy)) = of_another_tool(self.file) {
+                let message = format!("{what}, which means nothing here and is ignored");
+                let remedy = remedy.to_owned();
+                return self.find(Severity::Warning, "", origin, "kind", "UnknownKind", message, remedy);
+            }
             self.out.broken = true;
             let message = "the document has no apiVersion and kind".into();
             return self.find(
@@ -117,10 +139,16 @@ impl Reading<'_> {
                 "add both, or remove it".into(),
             );
         };
-        if kind.ends_with("List")
-            && let Some(Content::List(items)) = node.get("items").map(|items| &items.content)
-        {
-            return items.iter().for_each(|item| self.object(item, item.line));
+        if let Some(of) = kind.strip_suffix("List") {
+            // Go writes an empty list as null.
+            let listed = (!of.is_empty()).then_some((api_version, of));
+            match node.get("items").map(|items| &items.content) {
+                Some(Content::List(items)) => {
+                    return items.iter().for_each(|item| self.object(item, item.line, listed));
+                }
+                None | Some(Content::Null) => return,
+                Some(_) => {}
+            }
         }
         let Some(known) = Kind::ALL.into_iter().find(|known| known.as_str() == kind) else {
             return self.unknown_kind(origin, api_version, kind);
@@ -163,7 +191,19 @@ impl Reading<'_> {
         self.find(severity, "", origin, "apiVersion", "UnknownVersion", message, remedy);
     }
 
+    /// One finding for the whole file: what else is wrong with it comes of that.
+    fn unrendered(&mut self, line: u32, column: u32) {
+        let message =
+            "this is a Helm template that was not rendered; what the file held before stays in force".into();
+        let remedy = "run `helm template … | wicketgate check -`, and put its output here".into();
+        let origin = self.origin(line, column);
+        self.find(Severity::Error, "", origin, "", "UnrenderedTemplate", message, remedy);
+    }
+
     fn typed(&mut self, node: &Node, kind: Kind, origin: Origin, status: Option<Value>) {
+        if !self.file.is_empty() && self.template.is_none() {
+            self.template = template::in_object(node, kind);
+        }
         let Some(name) = name_at(node) else {
             self.out.broken = true;
             let message = "the object has no usable metadata.name".into();
@@ -180,6 +220,14 @@ impl Reading<'_> {
         };
         let key = ObjectKey { kind, name };
         let object = key.to_string();
+        if let Some((field, text, remedy)) = bad_name(&key) {
+            self.out.broken = true;
+            let place = node.get("metadata").and_then(|metadata| metadata.get(field));
+            let origin = place.map_or(origin, |place| self.origin(place.line, place.column));
+            let message = format!("{text:?} is not a {field} that the API server takes");
+            let field = format!("metadata.{field}");
+            return self.find(Severity::Error, &object, origin, &field, "InvalidName", message, remedy);
+        }
         let Checked { value, problems } = check::object(node, kind);
         let mut refused = false;
         for problem in problems {
@@ -234,6 +282,20 @@ impl Reading<'_> {
     }
 }
 
+/// What a file of another tool is that has no kind, by its name, and what to do instead. `None`: it is not known as such.
+fn of_another_tool(file: &str) -> Option<(&'static str, &'static str)> {
+    const RENDER: &str = "run `helm template … | wicketgate check -`, and keep charts out of this directory";
+    match file.rsplit('/').next().unwrap_or_default() {
+        "kustomization.yaml" | "kustomization.yml" => Some((
+            "this is a kustomization",
+            "nothing, if its resources stand here as well; else run `kustomize build … | wicketgate check -`",
+        )),
+        "Chart.yaml" => Some(("this is the head of a Helm chart", RENDER)),
+        "values.yaml" => Some(("these are values of a Helm chart", RENDER)),
+        _ => None,
+    }
+}
+
 fn text_at<'a>(node: &'a Node, key: &str) -> Option<&'a str> {
     match &node.get(key)?.content {
         Content::Text(text) => Some(text),
@@ -257,6 +319,22 @@ fn name_at(node: &Node) -> Option<ObjectName> {
         Some(_) => return None,
     };
     Some(ObjectName::new(namespace, name))
+}
+
+/// What of an object's name no API server takes (RFC 1123): field, text, and what to write.
+fn bad_name(key: &ObjectKey) -> Option<(&'static str, String, String)> {
+    let ObjectName { namespace, name } = &key.name;
+    let remedy = |text: &str| {
+        let lower: String = text.to_lowercase().replace(['_', ' '], "-");
+        let same = is_dns_name(&lower).then(|| format!(", such as {lower}")).unwrap_or_default();
+        format!("write lower-case letters, digits and hyphens{same}")
+    };
+    if !is_dns_label(namespace) {
+        return Some(("namespace", namespace.to_string(), remedy(namespace)));
+    }
+    // The name of a Service is a host name of its own.
+    let is_name = if key.kind == Kind::Service { is_dns_label(name) } else { is_dns_name(name) };
+    (!is_name).then(|| ("name", name.to_string(), remedy(name)))
 }
 
 fn body_with(kind: Kind, mut value: Value, status: Option<Value>) -> Result<Body, serde_json::Error> {

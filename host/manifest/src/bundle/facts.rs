@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use domain::name::ObjectName;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, ContainerPort, Pod, PodSpec, Secret, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 /// The label that binds a slice to its service.
@@ -86,7 +86,9 @@ impl SliceFacts {
 impl SliceEndpoint {
     fn of(slice: &ObjectName, endpoint: &Endpoint, texts: &mut Texts) -> Option<Self> {
         let conditions = endpoint.conditions.as_ref();
-        let is_ready = conditions.and_then(|c| c.ready).unwrap_or(true);
+        // Behind `publishNotReadyAddresses` every address is called ready; whether it serves is said truly.
+        let is_ready = conditions.and_then(|c| c.ready).unwrap_or(true)
+            && conditions.and_then(|c| c.serving).unwrap_or(true);
         let is_terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
         let pod = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
         let pod = pod.and_then(|target| {
@@ -120,10 +122,14 @@ pub struct PodFacts {
     pub node: Arc<str>,
     /// Its address; `None` before it has one.
     pub address: Option<Arc<str>>,
-    /// Number of the container port named `http`.
+    /// Number of the port named `http` of its containers, else of its native sidecars.
     pub http_port: Option<u16>,
+    /// Numbers of all ports that its containers and native sidecars declare, sorted. Declaring one is optional.
+    pub ports: Vec<u16>,
     /// Running, ready, and not on its way out.
     pub is_routable: bool,
+    /// It says itself that it is not ready.
+    pub is_unready: bool,
     /// On its way out, or ended.
     pub is_gone: bool,
     /// Its engine sleeps, by its label.
@@ -147,18 +153,23 @@ impl PodFacts {
             .collect();
         let phase = status.and_then(|status| status.phase.as_deref());
         let conditions = status.and_then(|status| status.conditions.as_ref());
-        let is_ready = conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+        let ready = conditions.into_iter().flatten().find(|c| c.type_ == "Ready").map(|c| c.status == "True");
+        let is_ready = ready == Some(true);
         let is_gone =
             pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Failed" | "Succeeded"));
-        let ports = spec.into_iter().flat_map(|spec| &spec.containers).flat_map(|c| c.ports.iter().flatten());
-        let http =
-            ports.filter(|port| port.name.as_deref() == Some("http")).map(|port| port.container_port).next();
+        let number = |port: &ContainerPort| u16::try_from(port.container_port).ok().filter(|port| *port > 0);
+        let http = spec.and_then(|spec| declared(spec).find(|port| port.name.as_deref() == Some("http")));
+        let mut ports: Vec<u16> = spec.into_iter().flat_map(declared).filter_map(number).collect();
+        ports.sort_unstable();
+        ports.dedup();
         Self {
             uid: pod.metadata.uid.as_deref().unwrap_or_default().into(),
             shown,
             node: texts.share(spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()),
             address: status.and_then(|s| s.pod_ip.as_deref()).filter(|ip| !ip.is_empty()).map(Into::into),
-            http_port: http.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0),
+            http_port: http.and_then(number),
+            ports,
+            is_unready: ready == Some(false),
             is_routable: is_ready && !is_gone && phase == Some("Running"),
             is_gone,
             is_asleep: labels.get(SLEEPING).is_some_and(|value| **value == *"true"),
@@ -166,6 +177,13 @@ impl PodFacts {
             name: ObjectName::new(texts.share(&name.namespace), Arc::clone(&name.name)),
         }
     }
+}
+
+/// Ports that run with a pod: of its containers, then of its native sidecars, which are init containers that are not waited for.
+fn declared(spec: &PodSpec) -> impl Iterator<Item = &ContainerPort> {
+    let is_sidecar = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
+    let sidecars = spec.init_containers.iter().flatten().filter(is_sidecar);
+    spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten())
 }
 
 /// Whether a label is the operator's own. One that changes with every rollout or nap would only make instances anew.

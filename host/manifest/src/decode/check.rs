@@ -10,6 +10,7 @@ use super::schema;
 use super::tree::{Content, Node, push_index, push_key};
 use crate::kind::text;
 use crate::object::Kind;
+use crate::spelling;
 
 /// A document after the check.
 pub(super) struct Checked {
@@ -56,7 +57,7 @@ impl Walk {
             }
             Content::Text(text) => {
                 self.text(node, text, schema);
-                Value::String(text.clone())
+                Value::String(if schema["format"] == "byte" { one_line(text) } else { text.clone() })
             }
             Content::List(items) => self.list(node, items, schema),
             Content::Map(entries) => self.map(node, entries, schema),
@@ -81,10 +82,19 @@ impl Walk {
             return true;
         }
         let expected = expected(schema);
+        let pattern = schema["pattern"].as_str();
         let remedy = match (&node.content, schema["type"].as_str()) {
+            // Quotes alone would only lead to the next finding.
+            (Content::Number(number), Some("string"))
+                if pattern.is_some_and(|known| text::matches(known, &number.to_string()) == Some(false)) =>
+            {
+                text::cure(pattern.unwrap_or_default(), &number.to_string())
+            }
             (Content::Bool(_) | Content::Number(_), Some("string")) => "put the value in quotes".into(),
             (Content::Text(_), Some("boolean")) => "write true or false, without quotes".into(),
-            (Content::Text(_), Some("integer" | "number")) => "write a number, without quotes".into(),
+            (Content::Text(_), Some("integer" | "number")) => {
+                format!("write a number{}, without quotes", range(schema))
+            }
             _ => format!("write {expected}"),
         };
         self.error(node, "WrongType", format!("{found} where {expected} belongs"), remedy);
@@ -94,8 +104,11 @@ impl Walk {
     fn map(&mut self, node: &Node, entries: &[(String, Node)], schema: &Value) -> Value {
         let properties = schema["properties"].as_object();
         let others = schema.get("additionalProperties").filter(|others| others.is_object());
-        let open = schema["x-kubernetes-preserve-unknown-fields"] == true || properties.is_none();
+        // Where a mapping is one of several forms (no type), its fields are those of that form; see `kind::reference`.
+        let keeps = schema["x-kubernetes-preserve-unknown-fields"] == true && schema["type"].is_string();
+        let open = keeps || properties.is_none();
         let mut map = Map::new();
+        let mut meant = Vec::new();
         for (key, value) in entries {
             let length = self.path.len();
             push_key(&mut self.path, key);
@@ -108,11 +121,11 @@ impl Walk {
                 None if open => {
                     map.insert(key.clone(), plain(value));
                 }
-                None => self.unknown_field(value, key, properties),
+                None => meant.extend(self.unknown_field(value, key, (entries, schema))),
             }
             self.path.truncate(length);
         }
-        self.required(node, &map, schema);
+        self.required(node, (&map, &meant), schema);
         if let Some(most) = schema["maxProperties"].as_u64().filter(|most| map.len() as u64 > *most) {
             self.error(node, "TooMany", format!("more than {most} entries"), format!("keep at most {most}"));
         }
@@ -124,26 +137,34 @@ impl Walk {
         Value::Object(map)
     }
 
-    fn unknown_field(&mut self, node: &Node, key: &str, properties: Option<&Map<String, Value>>) {
-        let lower = key.to_ascii_lowercase();
-        let close = properties.and_then(|known| known.keys().find(|name| name.to_ascii_lowercase() == lower));
-        let remedy = match close {
-            Some(name) => format!("spell it {name}"),
+    /// Says of a field that the schema does not have what may have been meant by it. Returns that: its absence is then not
+    /// said once more. A field that has to be there is an error, any other is dropped.
+    fn unknown_field<'s>(
+        &mut self,
+        node: &Node,
+        key: &str,
+        (entries, schema): (&[(String, Node)], &'s Value),
+    ) -> Option<&'s str> {
+        let known = schema["properties"].as_object().into_iter().flat_map(Map::keys).map(String::as_str);
+        let is_given = |name: &&str| entries.iter().any(|(given, _)| given == name);
+        let near = spelling::nearest(key, known.filter(|name| !is_given(name)));
+        let remedy = match near {
+            Some(name) if name.eq_ignore_ascii_case(key) => format!("spell it {name}"),
+            Some(name) => format!("did you mean {name}?"),
             None => "remove it, or correct its name".into(),
         };
-        self.problem(
-            Severity::Warning,
-            node,
-            "UnknownField",
-            format!("there is no field {key}; it is ignored"),
-            remedy,
-        );
+        let is_needed = near.is_some_and(|name| is_needed(name, schema));
+        let severity = if is_needed { Severity::Error } else { Severity::Warning };
+        let ignored = if is_needed { "" } else { "; it is ignored" };
+        self.problem(severity, node, "UnknownField", format!("there is no field {key}{ignored}"), remedy);
+        near
     }
 
-    fn required(&mut self, node: &Node, map: &Map<String, Value>, schema: &Value) {
+    fn required(&mut self, node: &Node, (map, meant): (&Map<String, Value>, &[&str]), schema: &Value) {
+        let is_there = |name: &str| map.contains_key(name) || meant.contains(&name);
         let missing = |list: &Value| -> Option<String> {
             let names = list.as_array()?.iter().filter_map(Value::as_str);
-            names.into_iter().find(|name| !map.contains_key(*name)).map(str::to_owned)
+            names.into_iter().find(|name| !is_there(name)).map(str::to_owned)
         };
         if let Some(name) = missing(&schema["required"]) {
             let length = self.path.len();
@@ -205,17 +226,8 @@ impl Walk {
     fn number(&mut self, node: &Node, number: f64, schema: &Value) {
         let (least, most) = (schema["minimum"].as_f64(), schema["maximum"].as_f64());
         if least.is_some_and(|least| number < least) || most.is_some_and(|most| number > most) {
-            let range = match (least, most) {
-                (Some(least), Some(most)) => format!("from {least} to {most}"),
-                (Some(least), None) => format!("of at least {least}"),
-                (_, most) => format!("of at most {}", most.unwrap_or_default()),
-            };
-            self.error(
-                node,
-                "OutOfRange",
-                format!("{number} is out of range"),
-                format!("write a number {range}"),
-            );
+            let remedy = format!("write a number{}", range(schema));
+            self.error(node, "OutOfRange", format!("{number} is out of range"), remedy);
         }
         let allowed = schema["enum"].as_array();
         if let Some(allowed) =
@@ -236,14 +248,12 @@ impl Walk {
             schema["enum"].as_array().filter(|allowed| allowed.iter().all(|one| one != text))
         {
             let names: Vec<&str> = allowed.iter().filter_map(Value::as_str).collect();
-            self.error(
-                node,
-                "NotAllowed",
-                format!("{text:?} is not allowed"),
-                format!("use one of {}", names.join(", ")),
-            );
+            let near = spelling::nearest(text, names.iter().copied());
+            let near = near.map_or_else(String::new, |name| format!("did you mean {name}? "));
+            let remedy = format!("{near}use one of {}", names.join(", "));
+            self.error(node, "NotAllowed", format!("{text:?} is not allowed"), remedy);
         }
-        if schema["format"] == "byte" && !is_base64(text) {
+        if schema["format"] == "byte" && !is_base64(&one_line(text)) {
             let message = "the value is not base64".into();
             let remedy =
                 "encode it, or put it as text into data of a ConfigMap or stringData of a Secret".into();
@@ -260,8 +270,8 @@ impl Walk {
         if let Some(pattern) = schema["pattern"].as_str()
             && text::matches(pattern, text) == Some(false)
         {
-            let message = format!("{text:?} has not the form {pattern}");
-            self.error(node, "WrongForm", message, text::example(pattern).into());
+            let message = format!("{text:?} is not {}", text::noun(pattern));
+            self.error(node, "WrongForm", message, text::cure(pattern, text));
         }
     }
 
@@ -280,6 +290,50 @@ impl Walk {
         let (line, column, path) = (node.line, node.column, self.path.clone());
         self.problems.push(Problem { severity, path, line, column, reason, message, remedy });
     }
+}
+
+/// Whether a field has to be there, alone or as one of several.
+fn is_needed(name: &str, schema: &Value) -> bool {
+    let lists = |list: &Value| list.as_array().is_some_and(|names| names.iter().any(|one| one == name));
+    let rules = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
+    let is_choice = |rule: &Value| {
+        let (message, rule) =
+            (rule["message"].as_str().unwrap_or_default(), rule["rule"].as_str().unwrap_or_default());
+        (message.starts_with("exactly one") || message.starts_with("at least one"))
+            && rule.contains(&format!("has(self.{name})"))
+    };
+    lists(&schema["required"])
+        || schema["anyOf"].as_array().is_some_and(|options| options.iter().any(|one| lists(&one["required"])))
+        || rules.into_iter().any(is_choice)
+}
+
+/// The range of a number, to be put behind the word; empty where there is none.
+fn range(schema: &Value) -> String {
+    match (schema["minimum"].as_f64(), schema["maximum"].as_f64()) {
+        (Some(least), Some(most)) => format!(" from {least} to {most}"),
+        (Some(least), None) => format!(" of at least {least}"),
+        (None, Some(most)) => format!(" of at most {most}"),
+        (None, None) => String::new(),
+    }
+}
+
+/// Base64 as the API server reads it: in lines, and with spare bits set in its last digit. Returns the strict form.
+fn one_line(text: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut line: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
+    let padding = line.len() - line.trim_end_matches('=').len();
+    let last = line.len() - padding;
+    let spare_bits = match padding {
+        1 => 0b11,
+        2 => 0b1111,
+        _ => return line,
+    };
+    let value =
+        last.checked_sub(1).and_then(|at| DIGITS.iter().position(|digit| *digit == line.as_bytes()[at]));
+    if let Some(value) = value {
+        line.replace_range(last - 1..last, &char::from(DIGITS[value & !spare_bits]).to_string());
+    }
+    line
 }
 
 fn is_base64(text: &str) -> bool {

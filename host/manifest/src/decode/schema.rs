@@ -21,7 +21,12 @@ pub(super) fn of(kind: Kind) -> &'static Value {
 fn make(kind: Kind) -> Value {
     match kind {
         Kind::Service => core::<Service>(),
-        Kind::EndpointSlice => core::<EndpointSlice>(),
+        Kind::EndpointSlice => {
+            let mut schema = core::<EndpointSlice>();
+            // Of a Service that was scaled away it is null, which the API server writes and takes as an empty list.
+            schema["required"] = json!(["addressType"]);
+            schema
+        }
         Kind::ConfigMap => core::<ConfigMap>(),
         Kind::Secret => core::<Secret>(),
         // Of a pod's spec we read two fields; what else it holds is none of our business.
@@ -38,7 +43,18 @@ fn definition(kind: Kind) -> Value {
     let schema = definition
         .and_then(|crd| crd.spec.versions.into_iter().next()?.schema?.open_api_v3_schema)
         .and_then(|schema| serde_json::to_value(schema).ok());
-    let properties = schema.map_or(json!({}), |mut schema| schema["properties"].take());
+    let mut properties = schema.map_or(json!({}), |mut schema| schema["properties"].take());
+    // A structural schema cannot describe the entries of what may be a mapping as well as a list.
+    if let Some(filters) = properties.pointer_mut("/spec/properties/nlpFilters") {
+        filters["items"] = json!({
+            "type": "object",
+            "required": ["type"],
+            "properties": {
+                "type": {"type": "string", "minLength": 1},
+                "parameters": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+            },
+        });
+    }
     let mut whole = whole(properties);
     whole["required"] = json!(["spec"]);
     whole

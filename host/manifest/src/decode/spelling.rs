@@ -1,5 +1,7 @@
 //! What somebody may have meant by a `kind` or an `apiVersion` that we do not know.
 
+use strsim::osa_distance;
+
 use crate::kind::GROUP;
 use crate::object::Kind;
 
@@ -26,19 +28,9 @@ fn is_close(text: &str, known: &str) -> bool {
     text.len().abs_diff(known.len()) <= TYPOS_MAX && distance(text, known) <= TYPOS_MAX
 }
 
-/// Letters to insert, remove or replace to get from one text to the other; case does not count.
+/// Letters to insert, remove, replace or swap to get from one text to the other; case does not count.
 fn distance(one: &str, other: &str) -> usize {
-    let mut costs: Vec<usize> = (0..=other.len()).collect();
-    for (row, a) in one.bytes().enumerate() {
-        let mut diagonal = costs[0];
-        costs[0] = row + 1;
-        for (column, b) in other.bytes().enumerate() {
-            let replaced = diagonal + usize::from(!a.eq_ignore_ascii_case(&b));
-            diagonal = costs[column + 1];
-            costs[column + 1] = replaced.min(diagonal + 1).min(costs[column] + 1);
-        }
-    }
-    costs[other.len()]
+    osa_distance(&one.to_ascii_lowercase(), &other.to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -71,7 +63,7 @@ mod tests {
             ("", "ab", 2),
             ("abc", "", 3),
             ("abc", "ABC", 0),
-            ("abcd", "acbd", 2),
+            ("abcd", "acbd", 1),
             ("kitten", "sitting", 3),
         ] {
             assert_eq!(distance(one, other), expected, "{one} {other}");

@@ -125,38 +125,57 @@ pub struct BackendObject {
     pub selector: Option<LabelSelector>,
     /// For `Static`: the engines.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub urls: Vec<WeightedUrl>,
+    pub urls: Vec<EngineUrl>,
 }
 
-/// An engine's base URL, plain or with a weight.
+/// An engine's base URL, plain or with what is known of the engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum WeightedUrl {
+pub enum EngineUrl {
     /// Just the URL; weight 1.
     Url(String),
-    /// With a weight.
-    Weighted {
-        /// The URL.
-        url: String,
-        /// Relative capacity, at least 1. Default 1.
-        #[serde(default = "one")]
-        weight: u32,
-    },
+    /// With more.
+    Engine(StaticEngine),
 }
 
-impl WeightedUrl {
+/// The object form of an [`EngineUrl`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StaticEngine {
+    /// The URL.
+    pub url: String,
+    /// Relative capacity, at least 1. Default 1.
+    #[serde(default = "one")]
+    pub weight: u32,
+    /// Labels for policies, as a pod's would be. Default: none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Name of the node. Default: unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Failure domain. Default: unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+}
+
+impl EngineUrl {
     /// The URL as written.
     pub fn url(&self) -> &str {
         match self {
-            Self::Url(url) | Self::Weighted { url, .. } => url,
+            Self::Url(url) => url,
+            Self::Engine(engine) => &engine.url,
         }
     }
 
     /// Relative capacity as written.
     pub fn weight(&self) -> u32 {
+        self.engine().map_or(1, |engine| engine.weight)
+    }
+
+    /// What is said of the engine beside its URL.
+    pub fn engine(&self) -> Option<&StaticEngine> {
         match self {
-            Self::Url(_) => 1,
-            Self::Weighted { weight, .. } => *weight,
+            Self::Url(_) => None,
+            Self::Engine(engine) => Some(engine),
         }
     }
 }
@@ -253,6 +272,31 @@ fn common_properties() -> Value {
     })
 }
 
+/// A schema for an [`EngineUrl`], made as [`name_or_object`] is.
+fn engine_url() -> Value {
+    json!({
+        "x-kubernetes-preserve-unknown-fields": true,
+        "properties": {
+            "url": {"type": "string", "minLength": 1, "maxLength": 2048, "description": "Base URL of the engine."},
+            "weight": {"type": "integer", "format": "int32", "minimum": 0.0, "maximum": 1_000_000.0,
+                "description": "Relative capacity, at least 1. Default: 1."},
+            "labels": {"type": "object", "maxProperties": 64,
+                "additionalProperties": {"type": "string", "maxLength": 63},
+                "description": "Labels of the engine for policies, as those of a pod would be. Default: none."},
+            "node": {"type": "string", "maxLength": 253, "description": "Name of its node. Default: unknown."},
+            "zone": {"type": "string", "maxLength": 253, "description": "Its failure domain. Default: unknown."},
+        },
+        "required": ["url"],
+        "minLength": 1,
+        "maxLength": 2048,
+        "minItems": 1,
+        "maxItems": 0,
+        "minimum": 1.0,
+        "maximum": 0.0,
+        "not": {"enum": [true, false]},
+    })
+}
+
 impl JsonSchema for NameOrRef {
     fn schema_name() -> Cow<'static, str> {
         "NameOrRef".into()
@@ -291,8 +335,8 @@ impl JsonSchema for BackendRef {
             "weight": {"type": "integer", "format": "int32", "minimum": 0.0, "maximum": 100.0,
                 "description": "Accepted, not acted upon: a service has one backend."},
             "selector": selector,
-            "urls": {"type": "array", "maxItems": 4096, "items": {"x-kubernetes-preserve-unknown-fields": true},
-                "description": "For kind Static: base URLs of engines, each a text or {url, weight} with weight at least 1 (default 1)."},
+            "urls": {"type": "array", "maxItems": 4096, "items": engine_url(),
+                "description": "For kind Static: base URLs of engines, each a text or {url, weight, labels, node, zone}."},
         });
         if let (Value::Object(properties), Value::Object(more)) = (&mut properties, more) {
             properties.extend(more);

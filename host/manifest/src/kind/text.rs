@@ -120,9 +120,22 @@ pub(crate) fn matches(pattern: &str, text: &str) -> Option<bool> {
     })
 }
 
-/// What a text of one of our patterns looks like, for remedies. Empty: no such pattern is known.
-pub(crate) fn example(pattern: &str) -> &'static str {
+/// What a text of one of our patterns is, for messages.
+pub(crate) fn noun(pattern: &str) -> &'static str {
     match pattern {
+        DURATION_PATTERN => "a duration",
+        MEMORY_PATTERN => "an amount of memory",
+        SHA256_PATTERN => "a SHA-256",
+        TTL_PATTERN => "a time to live",
+        DIGITS_PATTERN => "a whole number",
+        super::number::RATIO_PATTERN => "a ratio",
+        _ => "of the form that belongs here",
+    }
+}
+
+/// What to write instead of `text`, which is not of this pattern: the same in the right form where that can be told.
+pub(crate) fn cure(pattern: &str, text: &str) -> String {
+    let example = match pattern {
         DURATION_PATTERN => "write a duration such as 30s or 1m30s",
         MEMORY_PATTERN => "write an amount of memory such as 16Mi",
         SHA256_PATTERN => "write the 64 lower-case hex digits of a SHA-256",
@@ -130,7 +143,40 @@ pub(crate) fn example(pattern: &str) -> &'static str {
         DIGITS_PATTERN => "write digits, such as 128",
         super::number::RATIO_PATTERN => "write a ratio from 0 to 1, such as 0.8",
         _ => "",
+    };
+    let fitting = |candidate: Option<String>| candidate.filter(|it| matches(pattern, it) == Some(true));
+    let same = match pattern {
+        DURATION_PATTERN => fitting(duration(text)),
+        TTL_PATTERN => fitting(Some(format!("{text}s"))),
+        _ => None,
+    };
+    same.map_or_else(|| example.to_owned(), |same| format!("write {same}, a number with its unit"))
+}
+
+/// A duration as people write it elsewhere: a bare number is seconds, units may be words, fractions and days are turned into
+/// smaller units.
+fn duration(text: &str) -> Option<String> {
+    let text = text.trim().to_ascii_lowercase();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..end].parse().ok()?;
+    let unit_ms = match text[end..].trim() {
+        "ms" | "msec" | "millis" | "milliseconds" => 1.0,
+        "" | "s" | "sec" | "secs" | "second" | "seconds" => 1_000.0,
+        "m" | "min" | "mins" | "minute" | "minutes" => 60_000.0,
+        "h" | "hr" | "hour" | "hours" => 3_600_000.0,
+        "d" | "day" | "days" => 86_400_000.0,
+        _ => return None,
+    };
+    let ms = (number * unit_ms).round();
+    if !(0.0..=1e12).contains(&ms) {
+        return None;
     }
+    let ms = ms as u64;
+    let units = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+    units
+        .into_iter()
+        .find(|(_, unit)| ms.is_multiple_of(*unit))
+        .map(|(name, unit)| format!("{}{name}", ms / unit))
 }
 
 impl JsonSchema for Span {
@@ -185,6 +231,31 @@ mod tests {
             ("1µs", None),
         ] {
             assert_eq!(Span(text.into()).duration(), expected.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    /// N11: one message leads to what is right, not to the next message.
+    #[test]
+    fn what_is_to_be_written_instead_is_right_at_once() {
+        for (text, expected) in [
+            ("2", "2s"),
+            ("300", "5m"),
+            ("1.5s", "1500ms"),
+            ("1.5", "1500ms"),
+            ("5 minutes", "5m"),
+            ("30 Seconds", "30s"),
+            ("1d", "24h"),
+            ("90 min", "90m"),
+        ] {
+            assert_eq!(
+                cure(DURATION_PATTERN, text),
+                format!("write {expected}, a number with its unit"),
+                "{text}"
+            );
+        }
+        assert_eq!(cure(TTL_PATTERN, "60"), "write 60s, a number with its unit");
+        for text in ["", "soon", "-1", "5 moons", "1e99"] {
+            assert_eq!(cure(DURATION_PATTERN, text), "write a duration such as 30s or 1m30s", "{text}");
         }
     }
 

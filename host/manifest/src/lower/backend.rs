@@ -15,10 +15,13 @@ use crate::bundle::Held;
 use crate::bundle::facts::{PodFacts, ServiceFacts, SliceEndpoint, SliceFacts, authority};
 use crate::kind::reference::{BackendObject, LabelSelector};
 use crate::kind::{BackendRef, InferenceGateway, inference_pool};
+use crate::spelling;
 
 /// The port of an engine where nothing says another.
 const DEFAULT_PORT: u16 = 8000;
 const FIELD: &str = "spec.backendRef";
+/// Ports that a finding names.
+const PORTS_NAMED_MAX: usize = 8;
 
 /// Pods by namespace, label key and label value.
 type PodsByLabel<'a> = HashMap<(&'a str, &'a str, &'a str), Vec<&'a Arc<PodFacts>>>;
@@ -81,8 +84,10 @@ impl<'a> Lowering<'a> {
             ("" | inference_pool::GROUP, "InferencePool") => self.inference_pool(about, object, engine),
             (group, kind) => {
                 let group = if group.is_empty() { "" } else { &format!(" of group {group}") };
-                let message = format!("kind {kind}{group} is no backend");
-                let remedy = "use Service, InferencePool, Pods or Static";
+                let message = format!("kind {kind}{group} is not a backend");
+                let near = spelling::nearest(kind, ["Service", "InferencePool", "Pods", "Static"]);
+                let near = near.map_or_else(String::new, |near| format!("did you mean {near}? "));
+                let remedy = format!("{near}use Service, InferencePool, Pods or Static");
                 self.report.error(self.bundle, about, FIELD, "InvalidReference", message, remedy);
                 Vec::new()
             }
@@ -150,7 +155,7 @@ impl<'a> Lowering<'a> {
         found.endpoints
     }
 
-    /// Whether a slice still tells of a pod that is gone: pods say so themselves, and sooner.
+    /// Whether a slice still tells of a pod that is gone or not ready: pods say so themselves, and sooner.
     fn is_behind(&self, endpoint: &SliceEndpoint, pod: Option<&PodFacts>) -> bool {
         let uid = endpoint.pod.as_ref().map_or("", |(_, uid)| uid);
         if self.bundle.gone_pods.contains(uid) {
@@ -159,9 +164,27 @@ impl<'a> Lowering<'a> {
         match pod {
             // Of two pods of one name the slice may tell of the later one, as long as ours is the one that went.
             Some(pod) if !uid.is_empty() && !pod.uid.is_empty() && *pod.uid != *uid => !pod.is_gone,
-            Some(pod) => pod.is_gone,
+            Some(pod) => pod.is_gone || pod.is_unready,
             None => false,
         }
+    }
+
+    /// Says of a port that was asked for that no pod declares it. The engine may listen there all the same.
+    fn declared_port(&mut self, about: &About, field: &str, pods: &[&PodFacts], port: u16) {
+        if pods.is_empty() || pods.iter().any(|pod| pod.ports.contains(&port)) {
+            return;
+        }
+        let mut known: Vec<String> = pods.iter().flat_map(|pod| &pod.ports).map(u16::to_string).collect();
+        known.sort_unstable();
+        known.dedup();
+        let message = format!("none of the {} selected pods declares port {port}", pods.len());
+        if known.is_empty() {
+            let remedy = "nothing, if the engines listen there";
+            return self.report.info(self.bundle, about, field, "PortNotDeclared", message, remedy);
+        }
+        known.truncate(PORTS_NAMED_MAX);
+        let remedy = format!("correct the port (they declare {}), or declare it", known.join(", "));
+        self.report.warning(self.bundle, about, field, "PortNotDeclared", message, remedy);
     }
 
     /// Which port of the service: the one asked for, else the one named `http`, else the only one, else 8000.
@@ -248,6 +271,9 @@ impl<'a> Lowering<'a> {
                 remedy,
             );
         }
+        if let Some(port) = object.port {
+            self.declared_port(about, "spec.backendRef.port", &pods, port);
+        }
         let mut found = Found::new(pods.len(), false);
         for pod in pods.into_iter().filter(|pod| pod.is_routable) {
             let Some(address) = &pod.address else { continue };
@@ -286,6 +312,9 @@ impl<'a> Lowering<'a> {
             let message = format!("InferencePool {name} selects no pod");
             let remedy = "check the labels of the pods, and their namespace";
             self.report.warning(bundle, about, FIELD, "NoEndpoints", message, remedy);
+        }
+        for port in &spec.target_ports {
+            self.declared_port(about, FIELD, &pods, port.number);
         }
         let mut found = Found::new(pods.len() * spec.target_ports.len(), false);
         for pod in pods.into_iter().filter(|pod| pod.is_routable) {
@@ -354,7 +383,15 @@ impl<'a> Lowering<'a> {
                             "remove the URL instead",
                         );
                     }
-                    if !found.add(self.static_endpoint(url, target, entry.weight(), engine)) {
+                    let mut spec = self.static_endpoint(url, target, entry.weight(), engine);
+                    if let Some(engine) = entry.engine() {
+                        let text = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
+                        (spec.node, spec.zone) = (text(&engine.node), text(&engine.zone));
+                        let labels = engine.labels.iter();
+                        spec.labels =
+                            labels.map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect();
+                    }
+                    if !found.add(spec) {
                         let message = format!("{} is there twice", entry.url());
                         self.report.warning(
                             self.bundle,

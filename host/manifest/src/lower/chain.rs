@@ -12,6 +12,7 @@ use super::policy::Resolved;
 use super::report::About;
 use crate::kind::InferenceGatewaySpec;
 use crate::kind::inference_gateway as kind;
+use crate::spelling::fold;
 
 /// Names that mean a built-in policy, spelled without case, hyphens and underscores.
 const ALIASES: [(&str, &str); 12] = [
@@ -75,18 +76,19 @@ pub(super) struct Chains {
 }
 
 /// The built-in policy that a name means in any spelling; the name itself if it is none.
-pub(super) fn canonical(name: &str) -> &str {
+pub fn canonical(name: &str) -> &str {
     let folded = fold(name);
     ALIASES.iter().find(|(alias, _)| *alias == folded).map_or(name, |(_, canonical)| canonical)
+}
+
+/// Every other name of a built-in policy, in its folded form.
+pub(super) fn alias_names<'a>() -> impl Iterator<Item = &'a str> {
+    ALIASES.iter().map(|(alias, _)| *alias)
 }
 
 /// Whether a name is known from other routers, and not done here.
 pub(super) fn is_not_yet(name: &str) -> bool {
     NOT_YET.contains(&fold(name).as_str())
-}
-
-fn fold(name: &str) -> String {
-    name.chars().filter(|c| !matches!(c, '-' | '_')).flat_map(char::to_lowercase).collect()
 }
 
 /// In the short form, session affinity before prefix hashing is a preference: pinned sessions would keep what tenants

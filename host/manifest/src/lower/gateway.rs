@@ -10,6 +10,7 @@ use super::report::About;
 use crate::bundle::Held;
 use crate::kind::InferenceGateway;
 use crate::object::Kind;
+use crate::spelling;
 
 impl<'a> Lowering<'a> {
     pub(super) fn gateway(&mut self, name: &ObjectName, held: &'a Held<InferenceGateway>) -> GatewayDraft {
@@ -32,7 +33,15 @@ impl<'a> Lowering<'a> {
         }
         let chain = self.asked_chain(&about, spec);
         let routes = self.routes(&about, spec, &chain);
-        if routes.is_empty() {
+        // A list under a misspelt name is found already.
+        let misspelt = |path: &str| {
+            let key = path.strip_prefix("spec.").filter(|key| !key.contains(['.', '[']));
+            key.is_some_and(|key| {
+                !["routes", "modelRoutes"].contains(&key)
+                    && spelling::nearest(key, ["routes", "modelRoutes"]).is_some()
+            })
+        };
+        if routes.is_empty() && !held.source.fields.keys().any(|path| misspelt(path)) {
             let message = "the gateway routes no model";
             self.report.warning(self.bundle, &about, "spec.routes", "NoRoutes", message, "add routes");
         }

@@ -10,12 +10,13 @@ use domain::redact;
 use serde_json::Value;
 
 use super::Lowering;
-use super::chain::{canonical, failure_mode, is_not_yet};
+use super::chain::{alias_names, canonical, failure_mode, is_not_yet};
 use super::report::About;
 use crate::kind::inference_service::KeyRef;
 use crate::kind::routing_policy::OciSource;
 use crate::kind::{RoutingPolicy, RoutingPolicySpec};
 use crate::object::Kind;
+use crate::spelling;
 
 /// Where a Secret of type `kubernetes.io/dockerconfigjson` holds its credentials.
 const DOCKER_CONFIG_KEY: &str = ".dockerconfigjson";
@@ -97,7 +98,12 @@ impl Lowering<'_> {
             let known: Vec<&str> = self.options.builtins.iter().map(|name| &**name).collect();
             let message =
                 format!("there is no policy {name}: neither a built-in one nor a RoutingPolicy {object}");
-            let remedy = format!("create it, or use one of {}", known.join(", "));
+            let own = bundle.policies.keys().filter(|known| known.namespace == object.namespace);
+            let near = self
+                .near_policy(name)
+                .or_else(|| spelling::nearest(name, own.map(|known| &*known.name)).map(str::to_owned));
+            let near = near.map_or_else(String::new, |near| format!("did you mean {near}? "));
+            let remedy = format!("{near}create it, or use one of {}", known.join(", "));
             self.report.error(bundle, about, field, "PolicyNotFound", message, remedy);
             return Err(Missing { name: name.into(), rejects: true, failure_mode: FailureMode::NextPolicy });
         };
@@ -147,6 +153,24 @@ impl Lowering<'_> {
         }
     }
 
+    /// The built-in policy that a misspelt name is near to, spelt in the way of that name.
+    fn near_policy(&self, name: &str) -> Option<String> {
+        let mut known: Vec<&str> = self.options.builtins.iter().map(|name| &**name).collect();
+        known.extend(alias_names());
+        let near = canonical(spelling::nearest(name, known)?);
+        if !self.options.builtins.contains(near) {
+            return None;
+        }
+        let capital = |word: &str| {
+            let mut letters = word.chars();
+            letters
+                .next()
+                .map_or_else(String::new, |first| first.to_ascii_uppercase().to_string() + letters.as_str())
+        };
+        let is_camel = name.contains(|c: char| c.is_ascii_uppercase());
+        Some(if is_camel { near.split('-').map(capital).collect() } else { near.to_owned() })
+    }
+
     fn policy_source(&mut self, name: &ObjectName, spec: &RoutingPolicySpec) -> Option<PolicySource> {
         let bundle = self.bundle;
         let about = About::new(Kind::RoutingPolicy, name);
@@ -170,7 +194,9 @@ impl Lowering<'_> {
             }
             let message = format!("there is no built-in policy {builtin}");
             let names: Vec<&str> = self.options.builtins.iter().map(|name| &**name).collect();
-            let remedy = format!("use one of {}", names.join(", "));
+            let near =
+                self.near_policy(builtin).map_or_else(String::new, |near| format!("did you mean {near}? "));
+            let remedy = format!("{near}use one of {}", names.join(", "));
             self.report.error(bundle, &about, "spec.source.builtin", "PolicyNotFound", message, remedy);
         } else if let Some(file) = &source.file {
             return self.policy_file(&about, file);

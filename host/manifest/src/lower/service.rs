@@ -12,6 +12,7 @@ use super::report::About;
 use crate::bundle::Held;
 use crate::kind::{InferenceCache, InferenceService, InferenceServiceSpec, NumberOrString};
 use crate::object::Kind;
+use crate::spelling;
 
 /// Filters that are meant to stop requests: one that cannot be enforced fails closed.
 const GUARDS: [&str; 3] = ["promptGuard", "tokenLimit", "contentFilter"];
@@ -161,7 +162,11 @@ impl<'a> Lowering<'a> {
                 let message = format!(
                     "{name} is no filter; as it may be meant as a guard, every request is answered 503"
                 );
-                let remedy = "use semanticCache, promptGuard, tokenLimit, contentFilter or sentimentAnalysis";
+                let near = spelling::nearest(name, GUARDS.into_iter().chain(HELPERS));
+                let near = near.map_or_else(String::new, |near| format!("did you mean {near}? "));
+                let remedy = format!(
+                    "{near}use semanticCache, promptGuard, tokenLimit, contentFilter or sentimentAnalysis"
+                );
                 self.report.error(self.bundle, about, &field, "UnknownFilter", message, remedy);
                 blocked.get_or_insert_with(|| format!("the filter {name} of this model is not known").into());
             }

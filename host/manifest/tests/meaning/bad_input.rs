@@ -112,7 +112,7 @@ fn what_is_wrong_is_named_with_its_line_and_a_remedy() {
             7,
             "WrongType",
             true,
-            "in quotes",
+            "write 5s",
         ),
         (
             gateway("  limits:\n    queueTimeout: 5 minutes"),
@@ -120,7 +120,7 @@ fn what_is_wrong_is_named_with_its_line_and_a_remedy() {
             7,
             "WrongForm",
             true,
-            "30s",
+            "write 5m",
         ),
         (gateway("  retries: {statuses: [404]}"), "spec.retries.statuses[0]", 6, "NotAllowed", true, "408"),
         (gateway("  hostnames: [a, a]"), "spec.hostnames[1]", 6, "Duplicate", true, "remove one"),
@@ -187,7 +187,7 @@ fn what_is_wrong_is_named_with_its_line_and_a_remedy() {
             4,
             "UnknownField",
             false,
-            "remove it",
+            "did you mean ports?",
         ),
         (
             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\n".into(),
@@ -292,4 +292,50 @@ fn no_bytes_make_it_panic() {
         }
         lower(&bundle, &LowerOptions::default());
     }
+}
+
+/// B6: what an API server writes or takes is taken: nulls for empty lists, base64 in lines, lists whose entries have no kind.
+#[test]
+fn what_an_api_server_takes_is_taken() {
+    let slice =
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: x}\naddressType: IPv4\n";
+    for (text, objects) in [
+        (format!("{slice}endpoints: null\nports: null\n"), 1),
+        (slice.to_owned(), 1),
+        ("apiVersion: v1\nkind: List\nitems: null\n".to_owned(), 0),
+        ("apiVersion: v1\nkind: PodList\nmetadata: {}\nitems: [{metadata: {name: a}}, {metadata: {name: b}}]\n".to_owned(), 2),
+        ("apiVersion: v1\nkind: Secret\nmetadata: {name: x}\ndata: null\n".to_owned(), 1),
+    ] {
+        let decoded = read(&text);
+        assert_eq!(shown(&decoded.findings), [""; 0], "{text}");
+        assert_eq!((decoded.objects.len(), decoded.refused.len()), (objects, 0), "{text}");
+    }
+    for (written, bytes) in [
+        ("|\n    aGVs\n    bG8=\n", "hello"),
+        ("\"aGVs\\r\\nbG8=\"", "hello"),
+        ("aGVsbG9=", "hello"),
+        ("''", ""),
+    ] {
+        let text = format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: x}}\ndata:\n  k: {written}");
+        let decoded = read(&text);
+        assert_eq!(shown(&decoded.findings), [""; 0], "{text}");
+        let manifest::Body::Secret(secret) = &decoded.objects[0].body else { panic!("a secret") };
+        assert_eq!(secret.data.as_ref().expect("data")["k"].0, bytes.as_bytes(), "{text}");
+    }
+}
+
+/// B6: files of other tools that have no kind are ignored with a warning, and break nothing.
+#[test]
+fn files_of_kustomize_and_helm_are_not_errors() {
+    for (file, text) in [
+        ("kustomization.yaml", "resources: [a.yaml]\n"),
+        ("below/kustomization.yml", "resources: [a.yaml]\n"),
+        ("Chart.yaml", "apiVersion: v2\nname: x\n"),
+        ("values.yaml", "replicas: 1\n"),
+    ] {
+        let decoded = decode(&Arc::from(file), text.as_bytes());
+        assert_eq!(shown(&decoded.findings), ["warning  kind UnknownKind"], "{file}");
+        assert!(!decoded.broken, "{file}");
+    }
+    assert!(decode(&Arc::from("other.yaml"), b"resources: [a.yaml]\n").broken);
 }

@@ -135,6 +135,66 @@ fn an_inference_pool_is_its_ready_pods_times_its_ports() {
     assert_eq!(findings, ["warning InferenceService default/s spec.backendRef NoEndpoints"]);
 }
 
+/// B6: the port of a native sidecar counts, that of an init container which ends does not.
+#[test]
+fn a_port_named_http_is_found_in_a_native_sidecar() {
+    let backend = "{kind: Pods, selector: {matchLabels: {app: e}}}";
+    for (policy, url) in [("restartPolicy: Always, ", "http://10.0.0.1:9000"), ("", "http://10.0.0.1:8000")] {
+        let pod = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: a, labels: {{app: e}}}}\nspec: {{containers: [{{name: c}}], \
+             initContainers: [{{name: s, {policy}ports: [{{name: http, containerPort: 9000}}]}}]}}\nstatus: {{{}}}\n---\n",
+            running("10.0.0.1")
+        );
+        assert_eq!(found(backend, &pod).0, [url], "{policy}");
+    }
+}
+
+/// B6: a port that no selected pod declares is said, and used all the same.
+#[test]
+fn ports_that_no_pod_declares_are_found() {
+    let pool = "{kind: InferencePool, group: inference.networking.k8s.io, name: p}";
+    let pods = "{kind: Pods, selector: {matchLabels: {app: engines}}, port: 8001}";
+    let pod = |spec: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: a, labels: {{app: engines}}}}\nspec: {{{spec}}}\nstatus: {{{}}}\n---\n",
+            running("10.0.0.1")
+        )
+    };
+    let declaring = pod("containers: [{name: c, ports: [{containerPort: 8000}]}]");
+    let undeclared = |field: &str| format!("warning InferenceService default/s {field} PortNotDeclared");
+    let (urls, findings) = found(pool, &(POOL.to_owned() + &declaring));
+    assert_eq!((urls.len(), findings), (2, vec![undeclared("spec.backendRef")]), "8001 only");
+    assert_eq!(found(pods, &declaring).1, [undeclared("spec.backendRef.port")]);
+    let (urls, findings) = found(pool, &(POOL.to_owned() + &pod("containers: [{name: c}]")));
+    assert_eq!(
+        (urls.len(), findings),
+        (2, vec![]),
+        "pods that declare nothing are worth a remark, not a warning"
+    );
+}
+
+/// B6: what is not ready is not asked, although its Service publishes its address as ready.
+#[test]
+fn engines_that_are_not_ready_are_left_out_behind_publish_not_ready_addresses() {
+    let target = "targetRef: {kind: Pod, name: p, uid: u1}";
+    let of = |conditions: &str| {
+        let endpoint = format!("{{addresses: [10.0.0.1], conditions: {{{conditions}}}, {target}}}");
+        let service = core("publishNotReadyAddresses: true, ports: [{port: 1}]", "");
+        service + &slice("x", "IPv4", "{port: 1}", &endpoint)
+    };
+    let unready = "phase: Running, podIP: 10.0.0.1, conditions: [{type: Ready, status: 'False'}]";
+    for (conditions, status, expected) in [
+        ("ready: true, serving: true", running("10.0.0.1"), 1),
+        ("ready: true", running("10.0.0.1"), 1),
+        ("ready: true, serving: false", running("10.0.0.1"), 0),
+        ("ready: true", unready.to_owned(), 0),
+        ("ready: true, serving: true", "phase: Running, podIP: 10.0.0.1".to_owned(), 1),
+    ] {
+        let objects = of(conditions) + &pod("p", "u1", "", &status);
+        assert_eq!(found("b", &objects).0.len(), expected, "{conditions}; {status}");
+    }
+}
+
 #[test]
 fn a_pod_that_is_gone_is_believed_before_the_slice_that_still_names_it() {
     let of = |uid: &str| {
@@ -217,6 +277,20 @@ fn backends_without_endpoints_say_why() {
         let (_, findings) = found(backend, &core_objects);
         assert_eq!(findings, [format!("{severity} InferenceService default/s {rest}")], "{backend}");
     }
+}
+
+/// N12: what is said of an engine beside its URL reaches policies.
+#[test]
+fn engines_from_urls_have_labels_node_and_zone() {
+    let backend = "{kind: Static, urls: ['http://a:1', {url: 'http://b:1', weight: 2, labels: {tier: gold, gpu: h100}, node: n1, zone: z1}]}";
+    let lowered = lowered(&[GATEWAY, &service(backend)]);
+    assert_eq!(serious(&lowered), [""; 0]);
+    let endpoints = &route(gateway(&lowered, "g"), "m").endpoints;
+    let (plain, rich) = (&endpoints[0], &endpoints[1]);
+    assert_eq!((plain.labels.len(), &*plain.node, &*plain.zone, plain.weight), (0, "", "", 1));
+    assert_eq!((&*rich.node, &*rich.zone, rich.weight), ("n1", "z1", 2));
+    let labels: Vec<(&str, &str)> = rich.labels.iter().map(|(key, value)| (&**key, &**value)).collect();
+    assert_eq!(labels, [("gpu", "h100"), ("tier", "gold")]);
 }
 
 #[test]

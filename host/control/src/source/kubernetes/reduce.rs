@@ -179,10 +179,14 @@ struct WatchedPodSpec {
     node_name: Option<String>,
     #[serde(default)]
     containers: Vec<WatchedContainer>,
+    #[serde(default)]
+    init_containers: Vec<WatchedContainer>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct WatchedContainer {
+    restart_policy: Option<String>,
     #[serde(default)]
     ports: Vec<WatchedPort>,
 }
@@ -242,20 +246,17 @@ impl Watched for WatchedPod {
         let annotated = print(annotations);
         let (labels, deletion_timestamp) = (labels.clone(), deletion_timestamp.clone());
         let metadata = ObjectMeta { labels, deletion_timestamp, ..identity(self.metadata) };
-        let http = self
-            .spec
-            .containers
-            .into_iter()
-            .flat_map(|container| container.ports)
-            .find(|port| port.name.as_deref() == Some("http"));
-        let container = http.map(|port| Container {
-            ports: Some(vec![ContainerPort {
-                name: port.name,
-                container_port: port.container_port,
-                ..ContainerPort::default()
-            }]),
-            ..Container::default()
-        });
+        // Of native sidecars the ports count as well; other init containers have ended when the pod serves.
+        let is_sidecar = |container: &WatchedContainer| container.restart_policy.as_deref() == Some("Always");
+        let sidecars = self.spec.init_containers.into_iter().filter(is_sidecar);
+        let port = |port: WatchedPort| ContainerPort {
+            name: port.name.filter(|name| name == "http"),
+            container_port: port.container_port,
+            ..ContainerPort::default()
+        };
+        let ports = self.spec.containers.into_iter().chain(sidecars).flat_map(|container| container.ports);
+        let ports: Vec<ContainerPort> = ports.map(port).collect();
+        let container = (!ports.is_empty()).then(|| Container { ports: Some(ports), ..Container::default() });
         let ready = self.status.conditions.into_iter().find(|condition| condition.kind == "Ready");
         let ready = ready.map(|ready| {
             vec![PodCondition { type_: ready.kind, status: ready.status, ..PodCondition::default() }]

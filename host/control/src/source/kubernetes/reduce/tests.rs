@@ -23,6 +23,10 @@ fn whole() -> Value {
                 {"name": "engine", "image": "i", "ports": [{"name": "http", "containerPort": 8000}],
                  "env": [{"name": "A", "value": "B"}]},
             ],
+            "initContainers": [
+                {"name": "setup", "image": "i", "ports": [{"name": "http", "containerPort": 1}]},
+                {"name": "proxy", "image": "i", "restartPolicy": "Always", "ports": [{"containerPort": 15021}]},
+            ],
             "volumes": [{"name": "v", "emptyDir": {}}],
         },
         "status": {
@@ -47,6 +51,7 @@ fn what_is_kept_of_a_pod_means_the_same_as_the_whole_pod() {
     let facts = (facts(from_watch), facts(Arc::new(from_whole)));
     assert_eq!(facts.0, facts.1);
     assert_eq!((facts.0.http_port, facts.0.is_routable, facts.0.is_asleep), (Some(8000), true, true));
+    assert_eq!(facts.0.ports, [9, 8000, 15021]);
 }
 
 #[test]
