@@ -31,8 +31,7 @@ async fn requests_to_an_engine_that_refuses_connections_are_answered_by_others()
     assert_eq!(answered.len(), 2, "{answered:?}");
     assert!(!answered.contains_key(engines[1].name()));
     assert!(answered.values().all(|count| (35..=65).contains(count)), "both carry it: {answered:?}");
-    assert!(gateway.metric("wicketgate_retries_total").await.unwrap() >= 1.0);
-    soon("nobody to go on knocking there", ejected(&gateway, engines[1].url())).await;
+    soon("no more requests there", ejected(&gateway, engines[1].url())).await;
 }
 
 /// D14: the same for whatever ends a request before the first byte of an answer.
@@ -91,9 +90,8 @@ async fn statuses_of_an_engine_pass_through_unless_retries_are_asked_for() {
         let answer = ask().await;
         assert_eq!((answer.status.as_u16(), answer.engine()), (200, engines[1].name()));
     }
-    engines[0].set_fault(Some(fault(503)));
-    let statuses: Vec<u16> = [ask().await, ask().await].map(|answer| answer.status.as_u16()).to_vec();
-    assert!(statuses.contains(&503), "a status that is not listed passes: {statuses:?}");
+    engines.iter().for_each(|engine| engine.set_fault(Some(fault(503))));
+    assert_eq!(ask().await.status, 503, "a status that is not listed passes");
     engines.iter().for_each(|engine| engine.set_fault(Some(fault(500))));
     let answer = ask().await;
     assert_eq!(

@@ -24,6 +24,7 @@ mod prefix;
 mod real;
 mod request_log;
 mod routing;
+mod sick;
 mod streaming;
 mod surface;
 mod swaps;

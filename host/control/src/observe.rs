@@ -203,6 +203,9 @@ impl Observer {
         // An engine without a list is asked as often as one with: adapters and models come and go.
         let known = job.probe == Probe::Models || !answer.is_unknown();
         round.schedule.finished(&spec.id, job.probe, known, self.clock.now_ms());
+        if let (Some(state), Some(is_reachable)) = (&job.target.state, job.reached(&answer)) {
+            state.observed(is_reachable, self.clock.now_ms());
+        }
         if let Answer::Failed(error) = &answer {
             tracing::debug!(endpoint = %spec.id, probe = ?job.probe, %error, "probe failed");
         }

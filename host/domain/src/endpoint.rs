@@ -11,17 +11,20 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use http::{HeaderName, HeaderValue};
 
-use crate::breaker::{Breaker, WARMTH_MIN};
+use crate::breaker::WARMTH_MIN;
 use crate::load::{Averages, RecentTokens};
 use crate::signal::Signal;
 use cells::Cells;
 use sleep::SleepWord;
+use standing::Health;
 
 mod cells;
 mod sleep;
+mod standing;
 
 pub use cells::{Endpoints, Slab};
 pub use sleep::SleepQuestion;
+pub use standing::{Admitted, Avoided, PROVEN_MS, UNREACHABLE_MS};
 
 /// What an endpoint can be used for. `serve` is an ordinary engine that does prefill and decode itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -211,12 +214,7 @@ impl Endpoint {
 
     /// Relative capacity now: the weight, less while the endpoint warms up after an ejection (slow start). Never zero.
     pub fn capacity(&self, now_ms: u64) -> f32 {
-        self.spec.weight as f32 * self.state.breaker.warmth(now_ms).max(WARMTH_MIN)
-    }
-
-    /// Whether it must not be chosen at `now_ms`: asleep, or ejected by its breaker.
-    pub fn is_excluded(&self, now_ms: u64) -> bool {
-        self.is_asleep() || self.state.breaker.is_excluded(now_ms)
+        self.spec.weight as f32 * self.state.health.warmth(now_ms).max(WARMTH_MIN)
     }
 
     /// Whether it sleeps: by the engine's own word (what a probe heard, or this gateway told it) where there is one, else by
@@ -302,7 +300,7 @@ pub struct EndpointState {
     /// The engine's totals.
     pub engine: EngineTotals,
     /// Ejection, probe and slow start.
-    pub breaker: Breaker,
+    health: Health,
     /// What the engine itself says of whether it sleeps.
     sleep: SleepWord,
     /// When its page was first asked for; 0: never yet.
@@ -322,7 +320,7 @@ impl EndpointState {
             cells: slab.take(),
             requests: RequestCells::default(),
             engine: EngineTotals::default(),
-            breaker: Breaker::default(),
+            health: Health::default(),
             sleep: SleepWord::default(),
             watched_ms: AtomicU64::new(0),
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::endpoint::{Endpoint, Endpoints};
+use crate::grudge::Grudges;
 use crate::name::{ModelName, ObjectName};
 use crate::policy::{EntrySpec, Prepared, Wants};
 use crate::prefix::SlotMap;
@@ -25,6 +26,8 @@ impl PoolKey {
 #[derive(Debug, Default)]
 pub struct PoolState {
     tickets: AtomicU64,
+    /// Which endpoints failed which prompts and sessions of late.
+    pub grudges: Grudges,
 }
 
 impl PoolState {

@@ -158,6 +158,18 @@ impl PrefixIndex {
         add(&counters.skipped, skipped);
     }
 
+    /// Takes back what [`Self::learn`] noted: the endpoint of `slot` failed the prompt, and holds none of it. What it held of
+    /// it before is learned again with the next prompt that shares it.
+    pub fn unlearn(&self, pool_key: u64, prompt: &PromptHashes, slot: u32) {
+        let holder = self.epochs.holder(slot);
+        for hash in prompt.as_slice() {
+            let key = key(pool_key, *hash);
+            if let Some(bucket) = self.bucket(key) {
+                bucket.unlearn(key, holder);
+            }
+        }
+    }
+
     /// Forgets everything about the endpoint of `slot`, at once and in constant time: it left, restarted, or slept.
     pub fn forget(&self, slot: u32) {
         self.epochs.advance(slot);

@@ -6,6 +6,26 @@ use crate::endpoint::Endpoint;
 use crate::pool::Pool;
 use crate::signal::{Signal, SignalSet};
 
+/// Kinds of requests that are told apart; further ones share the last.
+pub const KINDS_MAX: usize = 32;
+
+/// What a request asks an engine for: one number per operation, below [`KINDS_MAX`]. Engines that serve one kind may not
+/// serve another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestKind(u8);
+
+impl RequestKind {
+    /// The kind of that number.
+    pub const fn new(number: usize) -> Self {
+        Self(if number < KINDS_MAX { number } else { KINDS_MAX - 1 } as u8)
+    }
+
+    /// Its number, below [`KINDS_MAX`].
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// One request, reduced to what routing needs.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestView<'a> {

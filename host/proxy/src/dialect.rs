@@ -4,6 +4,7 @@
 //! is [`crate::respond`]'s.
 
 use domain::failure::FailureKind;
+use domain::request::{KINDS_MAX, RequestKind};
 use http::Method;
 
 pub mod query;
@@ -104,6 +105,16 @@ impl Operation {
             Self::EngineControl(control) => control.label(),
             Self::NotImplemented(_) => "not_implemented",
         }
+    }
+
+    /// The kind by which engines are known to answer such requests, or not.
+    pub(crate) const fn kind(self) -> RequestKind {
+        RequestKind::new(match self {
+            Self::Json(kind) => kind as usize,
+            // From the end of the numbers: there are few of them.
+            Self::Multipart(kind) => KINDS_MAX - 2 - kind as usize,
+            Self::Local(_) | Self::EngineControl(_) | Self::NotImplemented(_) => KINDS_MAX - 1,
+        })
     }
 
     /// The same operation once the request's content type is known: translations come as JSON or as a form.

@@ -1,30 +1,27 @@
 //! Carrying a request to an engine: in the order of its plan, over one connection after another, until one answers.
 //!
-//! Nothing of an answer has reached the client here, so another endpoint may be tried: if the failure allows it, if the
-//! gateway's budget of retries agrees, and if there is time.
+//! Nothing of an answer has reached the client here, so another endpoint may be tried; [`crate::repair`] says when.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use domain::breaker::Admit;
-use domain::endpoint::{Endpoint, InFlight};
+use domain::endpoint::Endpoint;
 use domain::failure::{Failure, FailureKind};
 use domain::name::Generation;
-use domain::plan::{Order, Plan};
 use domain::pool::Pool;
-use domain::retry::{has_attempt_left, is_retryable_status};
 use domain::route::Gateway;
+use domain::sign::Sign;
+use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderName, Method};
 use smallvec::SmallVec;
 
-use crate::clock::Clock;
+use crate::attempt::Attempt;
+use crate::course::{Course, question};
 use crate::flight::Flight;
 use crate::intake::Body;
-use crate::record::{self, Decision};
-use crate::route::{Decided, Facts, Question};
-use crate::server::Worker;
+use crate::repair::Repair;
+use crate::route::{Decided, Facts};
 use crate::upstream::{
     AnswerHead, ConnectError, Connection, ExchangeError, Forwarded, Framing, Upload, exchange, next_piece,
     write_head,
@@ -38,6 +35,11 @@ const SHORT_BODY_BYTES: usize = 8 << 10;
 /// How soon after a request was written the end of a kept connection may be seen for the request to be sent again for
 /// free: longer than a round trip to any engine, shorter than an engine computes anything worth having.
 const STALE_SEEN_MAX: Duration = Duration::from_millis(250);
+
+/// Longest time for which the first byte of a probe's answer is held back.
+const HOLD_MAX: Duration = Duration::from_secs(1);
+/// Most bytes of a probe's answer that are held back, but for the piece that exceeds it.
+const HOLD_BYTES_MAX: usize = 64 << 10;
 
 /// A request as it goes to an engine.
 #[derive(Debug)]
@@ -55,7 +57,7 @@ pub(crate) struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
-    fn body_bytes(&self) -> &[u8] {
+    pub(crate) fn body_bytes(&self) -> &[u8] {
         self.body.as_ref().map_or(&[], Body::bytes)
     }
 }
@@ -86,7 +88,22 @@ struct Answering {
     upload: Upload,
 }
 
-/// The first pieces of an answer's body, in their order: one, or none where the body is empty.
+impl Answering {
+    /// What the status says of the engine.
+    fn sign(&self) -> Sign {
+        let status = self.head.status.as_u16();
+        // The header is looked at for an engine that is overloaded only.
+        Sign::of_status(status, if status >= 400 { retry_after_ms(&self.head.headers) } else { 0 })
+    }
+}
+
+/// How long an engine asks to be left alone, milliseconds; 0 if it does not say, or names a date.
+fn retry_after_ms(headers: &HeaderMap) -> u32 {
+    let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse::<u32>().ok());
+    seconds.unwrap_or(0).saturating_mul(1_000)
+}
+
+/// The first pieces of an answer's body, in their order: one, none where the body is empty, several of a probe's.
 pub(crate) type Held = SmallVec<[Bytes; 1]>;
 
 /// What of a request the engine had not taken when it began to answer.
@@ -128,115 +145,9 @@ impl Won {
     }
 }
 
-/// One attempt at one endpoint: counted there while it lives, and told to its breaker.
-#[derive(Debug)]
-pub(crate) struct Attempt {
-    endpoint: Endpoint,
-    in_flight: InFlight,
-    /// Tokens of the prompt that the engine probably has to compute.
-    uncached_tokens: u32,
-    clock: Rc<Clock>,
-    sent: Instant,
-    first_byte: Option<Instant>,
-    record: Option<record::Attempt>,
-    /// A probe whose result has not been told.
-    is_probing: bool,
-}
-
-impl Attempt {
-    fn begin(worker: &Worker, pool: &Pool, endpoint: Endpoint, uncached_tokens: u32, sent: Instant) -> Self {
-        let clock = &worker.clock;
-        let is_probing = endpoint.state.breaker.admit(clock.now_ms()) == Admit::Probe;
-        endpoint.state.recent_tokens().add(uncached_tokens as f32, clock.now_ms());
-        Self {
-            uncached_tokens,
-            in_flight: InFlight::begin(Arc::clone(&endpoint.state), uncached_tokens),
-            record: Some(worker.recorder.attempt(pool, &endpoint, clock.now_ms())),
-            endpoint,
-            clock: Rc::clone(clock),
-            sent,
-            first_byte: None,
-            is_probing,
-        }
-    }
-
-    /// Where it went.
-    pub(crate) fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
-    }
-
-    /// The head of an answer is here: the engine lives.
-    fn answered(&mut self) {
-        self.is_probing = false;
-        self.endpoint.state.breaker.succeeded(self.clock.now_ms());
-    }
-
-    /// No answer: the engine is at fault.
-    fn failed(&mut self) {
-        self.is_probing = false;
-        self.endpoint.state.breaker.failed(self.clock.now_ms());
-        self.computed(0.0);
-        self.lost();
-    }
-
-    /// What counts it; `None` once taken.
-    pub(crate) fn record(&self) -> Option<&record::Attempt> {
-        self.record.as_ref()
-    }
-
-    /// The first byte of the answer's body is here.
-    pub(crate) fn first_byte(&mut self, now: Instant) {
-        self.first_byte = Some(now);
-        self.in_flight.prefill_done();
-        if let Some(record) = &mut self.record {
-            record.first_byte();
-        }
-        let first_token_ms = now.duration_since(self.sent).as_secs_f32() * 1_000.0;
-        self.endpoint.state.requests.averages.observe_first_token(first_token_ms, self.clock.now_ms());
-    }
-
-    /// The answer is complete.
-    pub(crate) fn completed(&self, flight: &Flight, status: u16) {
-        let now_ms = self.clock.now_ms();
-        let averages = &self.endpoint.state.requests.averages;
-        averages.observe_end(status >= 500, now_ms);
-        if let Some(first) = self.first_byte
-            && flight.chunks > 1
-        {
-            let token_ms = first.elapsed().as_secs_f32() * 1_000.0 / (flight.chunks - 1) as f32;
-            averages.observe_token(token_ms, now_ms);
-        }
-    }
-
-    /// What the engine computed for it, in place of what it was expected to: once, when that is known.
-    pub(crate) fn computed(&self, tokens: f32) {
-        let recent = self.endpoint.state.recent_tokens();
-        recent.add(tokens - self.uncached_tokens as f32, self.clock.now_ms());
-    }
-
-    /// Tokens of the prompt that the engine was expected to compute.
-    pub(crate) fn uncached_tokens(&self) -> u32 {
-        self.uncached_tokens
-    }
-
-    /// The answer broke off.
-    pub(crate) fn lost(&self) {
-        self.endpoint.state.requests.averages.observe_end(true, self.clock.now_ms());
-    }
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        if self.is_probing {
-            self.endpoint.state.breaker.abandoned(self.clock.now_ms());
-        }
-    }
-}
-
 /// Decides, sends, and tries again where that is allowed, until an engine has answered.
 ///
-/// The answer of an engine is the answer, whatever its status, unless the gateway wants that status retried and there is
-/// somebody left to try.
+/// The answer of an engine is the answer, whatever its status, unless [`crate::repair`] says to try another.
 pub(crate) async fn dispatch(
     flight: &mut Flight,
     to: Destination<'_>,
@@ -247,127 +158,76 @@ pub(crate) async fn dispatch(
     let clock = &worker.clock;
     to.gateway.state.retry_budget.count_request(clock.now_ms());
     let mut course = Course::begin(flight, to, facts, &outgoing)?;
+    let mut repair = Repair::default();
     let mut last: Option<FailureKind> = None;
-    while let Some(index) = course.next(to.pool, clock) {
-        let Some(endpoint) = to.pool.endpoint(index) else { continue };
+    while let Some((index, endpoint, admitted)) = course.next(to.pool, clock) {
         let uncached = facts.prompt_tokens().saturating_sub(course.decided.cached_tokens(index));
         let sent = if flight.attempts == 0 { course.decided_at } else { Instant::now() };
-        let mut attempt = Attempt::begin(&worker, to.pool, endpoint.clone(), uncached, sent);
+        let mut attempt = Attempt::begin(&worker, to.pool, (endpoint, admitted), (uncached, sent));
         flight.attempts += 1;
-        worker.router.borrow_mut().learn(question(to, facts, &outgoing), endpoint.state.slot);
-        let (failure, may_retry) =
-            match send(flight, endpoint, &course.decided, &outgoing, to.deadline_ms).await {
-                Ok(answering) => {
-                    attempt.answered();
-                    let status = answering.head.status.as_u16();
-                    let is_unwanted = is_retryable_status(status, &to.gateway.settings.retries.statuses);
-                    if !(is_unwanted && course.has_more(to.pool, clock) && may_go_on(flight, to)) {
+        worker.router.borrow_mut().learn(question(to, facts, &outgoing), attempt.endpoint().state.slot);
+        let answering =
+            match send(flight, attempt.endpoint(), &course.decided, &outgoing, to.deadline_ms).await {
+                Ok(mut answering) => match answering.sign() {
+                    Sign::Good if !attempt.admitted().is_probe() => {
                         return Ok(Won::new(answering, attempt, outgoing.body.take()));
                     }
-                    attempt.computed(0.0);
-                    attempt.lost();
-                    (Failure::from(FailureKind::Status { status }), true)
-                }
-                Err(kind) => {
-                    attempt.failed();
-                    let failure = Failure::from(kind);
-                    let may_retry =
-                        failure.may_retry() && course.has_more(to.pool, clock) && may_go_on(flight, to);
-                    (failure, may_retry)
-                }
+                    // Boxed: it is rare, and its state would make every request's larger.
+                    Sign::Good => match Box::pin(hold(flight, &mut answering)).await {
+                        Ok(()) => {
+                            attempt.succeeded();
+                            return Ok(Won::new(answering, attempt, outgoing.body.take()));
+                        }
+                        Err(kind) => Err(kind),
+                    },
+                    _ => Ok(answering),
+                },
+                Err(kind) => Err(kind),
             };
-        let record = attempt.record.take();
-        if !may_retry {
+        let (sign, kind) = match &answering {
+            Ok(answering) => {
+                (answering.sign(), FailureKind::Status { status: answering.head.status.as_u16() })
+            }
+            Err(kind) => (attempt.sign_of(kind), kind.clone()),
+        };
+        let goes_on = repair.goes_on((flight, to), &course, &mut attempt, (sign, &kind));
+        if attempt.is_ill() {
+            let slot = attempt.endpoint().state.slot;
+            worker.router.borrow_mut().unlearn(question(to, facts, &outgoing), slot, clock.now_ms());
+        }
+        if let (Ok(answering), false) = (answering, goes_on) {
+            if sign != Sign::Nothing {
+                attempt.lingers(&worker, to.pool);
+            }
+            return Ok(Won::new(answering, attempt, outgoing.body.take()));
+        }
+        attempt.is_over(&worker, to.pool);
+        let record = attempt.take_record();
+        if !goes_on {
             flight.failed = record;
-            return Err(failure.kind);
+            return Err(kind);
         }
         if let Some(record) = record {
-            record.failed(&failure);
+            record.failed(&Failure::from(kind.clone()));
         }
-        last = Some(failure.kind);
+        last = Some(kind);
     }
     Err(last.unwrap_or_else(|| FailureKind::ModelUnavailable { model: to.model.into() }))
 }
 
-/// Whether count and budget allow another attempt. Takes it out of the budget if so.
-fn may_go_on(flight: &Flight, to: Destination<'_>) -> bool {
-    let retries = &to.gateway.settings.retries;
-    let now_ms = flight.worker.clock.now_ms();
-    has_attempt_left(flight.attempts, retries.attempts)
-        && now_ms < to.deadline_ms
-        && to.gateway.state.retry_budget.try_take(retries.budget_percent, now_ms)
-}
-
-fn question<'a>(to: Destination<'a>, facts: &'a Facts, outgoing: &'a Outgoing<'_>) -> Question<'a> {
-    Question { pool: to.pool, facts, body: outgoing.body_bytes(), headers: outgoing.headers }
-}
-
-/// What was decided, and how far it has been followed.
-struct Course {
-    decided: Decided,
-    order: Order,
-    decided_at: Instant,
-    ticket: u64,
-    tried: SmallVec<[u32; 8]>,
-}
-
-impl Course {
-    /// Decides, and records what was decided. Fails if a policy turned the request away.
-    fn begin(
-        flight: &mut Flight,
-        to: Destination<'_>,
-        facts: &Facts,
-        outgoing: &Outgoing<'_>,
-    ) -> Result<Self, FailureKind> {
-        let worker = &flight.worker;
-        let now_ms = worker.clock.now_ms();
-        let start = Instant::now();
-        let mut decided = match to.pin {
-            Some(index) => Decided::pinned(index),
-            None => worker.router.borrow_mut().decide(question(to, facts, outgoing), now_ms),
-        };
-        let decided_at = Instant::now();
-        flight.decision = decided_at.duration_since(start);
-        let plan = std::mem::replace(&mut decided.plan, Plan::TurnAway(FailureKind::PolicyRejected));
-        let (order, turned_away) = match plan {
-            Plan::Single(order) => (order, None),
-            Plan::TurnAway(kind) => (Order::new(SmallVec::new(), false), Some(kind)),
-        };
-        let course = Self { decided, order, decided_at, ticket: facts.ticket, tried: SmallVec::new() };
-        course.record(flight, to, facts);
-        if flight.worker.shared.options.answer_headers {
-            flight.policy = course.decided.chooser(to.pool);
+/// Reads on into what is held of a probe's answer: to its end, or for [`HOLD_MAX`], or up to [`HOLD_BYTES_MAX`]. If the answer
+/// breaks off before, the probe is repaired at another engine; the client has seen nothing.
+async fn hold(flight: &Flight, answering: &mut Answering) -> Result<(), FailureKind> {
+    let Answering { head, held, connection, upload } = answering;
+    flight.timer.set_after(HOLD_MAX);
+    while !head.framing.is_ended() && held.iter().map(Bytes::len).sum::<usize>() < HOLD_BYTES_MAX {
+        match next_piece(connection, upload, &mut head.framing, &flight.timer).await {
+            Ok(Some(piece)) => held.push(piece),
+            Ok(None) | Err(ExchangeError::Timeout) => break,
+            Err(_) => return Err(FailureKind::LostMidway),
         }
-        turned_away.map_or(Ok(course), Err)
     }
-
-    fn record(&self, flight: &Flight, to: Destination<'_>, facts: &Facts) {
-        let worker = &flight.worker;
-        let endpoint = self.order.clone().next(to.pool, &[], worker.clock.now_ms(), self.ticket);
-        worker.recorder.set_policy_instances(worker.router.borrow().policy_instances());
-        worker.recorder.decided(&Decision {
-            request_id: flight.request_id(),
-            pool: to.pool,
-            generation: to.generation,
-            attempt: 0,
-            candidates: self.decided.candidates,
-            prompt_tokens: facts.prompt_tokens(),
-            cached_tokens: endpoint.map_or(0, |index| self.decided.cached_tokens(index)),
-            endpoint,
-            traces: &self.decided.traces,
-            took: flight.decision,
-        });
-    }
-
-    fn next(&mut self, pool: &Pool, clock: &Clock) -> Option<u32> {
-        let index = self.order.next(pool, &self.tried, clock.now_ms(), self.ticket)?;
-        self.tried.push(index);
-        Some(index)
-    }
-
-    fn has_more(&self, pool: &Pool, clock: &Clock) -> bool {
-        self.order.clone().next(pool, &self.tried, clock.now_ms(), self.ticket).is_some()
-    }
+    Ok(())
 }
 
 /// One attempt: head and body over an idle connection, or a new one, up to the first byte of the answer's body.

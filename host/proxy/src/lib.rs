@@ -5,18 +5,22 @@
 //! of [`domain::policy::Policies`].
 
 mod admit;
+mod attempt;
 mod clock;
+mod course;
 pub mod dialect;
 mod dispatch;
 pub mod explain;
 mod filter;
 mod flight;
 pub mod intake;
+mod linger;
 pub mod local;
 pub mod metrics;
 pub mod multipart;
 pub mod record;
 mod relay;
+mod repair;
 mod request;
 pub mod respond;
 mod route;

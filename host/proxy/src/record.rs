@@ -24,6 +24,7 @@ use crate::metrics::Board;
 pub(crate) mod cells;
 pub(crate) mod content;
 pub(crate) mod decisions;
+pub(crate) mod health;
 mod line;
 pub mod usage;
 pub(crate) mod window;

@@ -158,7 +158,7 @@ impl Relay {
 
     /// The answer is complete: the connection may serve the next request.
     fn finish(&mut self) {
-        let Some(won) = self.won.take() else { return };
+        let Some(mut won) = self.won.take() else { return };
         self.account(&won);
         won.attempt.completed(&self.flight, self.status);
         let ending = Ending::Answered { status: self.status };
@@ -177,7 +177,7 @@ impl Relay {
 
     /// The answer broke off.
     fn lose(&mut self) -> Broken {
-        if let Some(won) = self.won.take() {
+        if let Some(mut won) = self.won.take() {
             self.account(&won);
             won.attempt.lost();
             let ending = Ending::Failed { failure: FailureKind::LostMidway.into(), status: 0 };

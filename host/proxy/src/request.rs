@@ -133,6 +133,7 @@ async fn live(flight: &mut Flight, parts: &Parts, incoming: Incoming) -> Result<
     flight.permit = Some(worker.lines.admit(&gateway, &flight.timer, deadline_ms).await?);
 
     // route, dispatch
+    facts.kind = address.operation.kind();
     facts.ticket = route.pool.state.next_ticket();
     facts.seed = worker.router.borrow_mut().random();
     flight.connect_max = settings.timeouts.connect;

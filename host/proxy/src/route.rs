@@ -6,13 +6,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use domain::grudge::{self, GrudgeKeys};
 use domain::name::{Generation, PolicyName};
 use domain::plan::{self, Order, Plan};
 use domain::policy::{Call, EntryTrace, Evaluate, Step};
 use domain::pool::{Pool, PoolKey};
 use domain::prefix::{BYTES_PER_TOKEN, PrefixIndex, PromptHashes, hash_prompt, prompt_seed};
 use domain::published::Reader;
-use domain::request::{Fleet, RequestView};
+use domain::request::{Fleet, RequestKind, RequestView};
 use domain::ring::Owners;
 use domain::route::{Limits, SessionKey};
 use domain::signal::Signal;
@@ -54,6 +55,8 @@ const SESSION_INLINE: usize = 64;
 /// is written to between attempts.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
+    /// What is asked for.
+    pub(crate) kind: RequestKind,
     /// Position in the pool.
     pub(crate) ticket: u64,
     /// Random bits.
@@ -83,6 +86,14 @@ pub(crate) struct Question<'a> {
     pub(crate) body: &'a [u8],
     /// The client's header lines.
     pub(crate) headers: &'a HeaderMap,
+}
+
+impl Question<'_> {
+    /// What failures of this request are remembered by.
+    fn grudge_keys(&self) -> GrudgeKeys {
+        let prompt = self.body.get(self.facts.prompt.clone()).unwrap_or_default();
+        grudge::keys(self.facts.session.as_deref(), prompt)
+    }
 }
 
 impl Facts {
@@ -203,10 +214,19 @@ impl Router {
     pub(crate) fn decide(&mut self, question: Question<'_>, now_ms: u64) -> Decided {
         let Question { pool, facts, headers, .. } = question;
         let wants = &pool.chain.wants;
-        plan::excluded(pool, now_ms, &mut self.excluded);
+        let exclusions = plan::excluded(pool, facts.kind, now_ms, &mut self.excluded);
+        if pool.state.grudges.is_active(now_ms) && !exclusions.guarded {
+            self.leave_to_others(question, now_ms);
+        }
+        // With all of them out there is nothing to repair a probe at, and every request finds out.
+        let due = exclusions.due.filter(|_| !exclusions.guarded);
         let candidates = pool.endpoints.len().saturating_sub(self.excluded.len()) as u32;
         if pool.chain.entries.is_empty() || candidates == 0 {
-            return Decided::of(Plan::Single(Order::new(SmallVec::new(), true)), candidates);
+            let order = Order::new(SmallVec::new(), true);
+            return Decided::of(
+                Plan::Single(due.iter().fold(order, |order, due| order.after(*due))),
+                candidates,
+            );
         }
         self.fleet.gather(pool, wants.signals, now_ms);
         let mut longest = 0.0;
@@ -237,9 +257,37 @@ impl Router {
             headers: &headers,
         };
         let verdict = self.evaluator.evaluate(Call { pool, request: &request, fleet: &self.fleet });
-        let plan = Plan::of(verdict.choice);
+        let plan = match (Plan::of(verdict.choice), due) {
+            (Plan::Single(order), Some(due)) => Plan::Single(order.after(due)),
+            (plan, _) => plan,
+        };
         let cached = if longest > 0.0 { self.cached(&plan) } else { SmallVec::new() };
         Decided { plan, headers: verdict.headers, traces: verdict.traces, candidates, cached }
+    }
+
+    /// Excludes endpoints that failed this very prompt or session of late, unless no other would be left.
+    #[cold]
+    fn leave_to_others(&mut self, question: Question<'_>, now_ms: u64) {
+        let pool = question.pool;
+        let failed = pool.state.grudges.of(&question.grudge_keys(), now_ms);
+        let failed = failed.into_iter().filter_map(|slot| pool.slots.get(slot));
+        self.excluded.extend(failed);
+        self.excluded.sort_unstable();
+        self.excluded.dedup();
+        if self.excluded.len() == pool.endpoints.len() {
+            // Each has failed it: none is better than the others.
+            plan::excluded(pool, question.facts.kind, now_ms, &mut self.excluded);
+        }
+    }
+
+    /// Notes that the endpoint of `slot` failed the prompt and the session in question: both go elsewhere for a while.
+    #[cold]
+    pub(crate) fn unlearn(&mut self, question: Question<'_>, slot: u32, now_ms: u64) {
+        question.pool.state.grudges.note(&question.grudge_keys(), slot, now_ms);
+        if question.pool.chain.wants.prompt() && !question.facts.prompt.is_empty() {
+            self.hash(question);
+            self.index.unlearn(question.pool.key.0, &self.hashes, slot);
+        }
     }
 
     /// What the endpoints of a plan are believed to hold.

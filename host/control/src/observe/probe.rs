@@ -50,6 +50,24 @@ impl Answer {
     }
 }
 
+impl Job {
+    /// Whether the answer shows that the port that requests go to accepts connections, or refuses them. `None`: it shows
+    /// neither; a probe that is late may wait for a busy engine.
+    pub(super) fn reached(&self, answer: &Answer) -> Option<bool> {
+        let spec = &self.target.spec;
+        if self.probe == Probe::Metrics && spec.metrics.port.is_some_and(|port| port != spec.target.port) {
+            return None;
+        }
+        match answer {
+            Answer::Failed(ProbeError::Connect(_)) => Some(false),
+            Answer::Failed(
+                ProbeError::Tls(_) | ProbeError::Exchange(_) | ProbeError::Target(_) | ProbeError::Timeout,
+            ) => None,
+            Answer::Stored | Answer::Models(..) | Answer::Failed(_) => Some(true),
+        }
+    }
+}
+
 /// Runs a probe within its time. Dropping the future closes the connection.
 pub(super) async fn run(job: &Job, access: Access, limits: Limits, clock: Clock) -> Answer {
     let limit = if job.probe == Probe::Metrics { limits.metrics } else { limits.other };

@@ -1,4 +1,5 @@
 use super::*;
+use crate::breaker::{Cause, Failed};
 use crate::endpoint::InFlight;
 use crate::fixture::{assemble, route};
 use crate::policy::Refusal;
@@ -11,14 +12,18 @@ fn pool() -> std::sync::Arc<Pool> {
 }
 
 fn eject(pool: &Pool, index: u32, now_ms: u64) {
-    for _ in 0..3 {
-        pool.endpoints[index as usize].state.breaker.failed(now_ms);
-    }
+    let endpoint = &pool.endpoints[index as usize];
+    let mut admitted = endpoint.admit(RequestKind::default(), now_ms);
+    endpoint.failed(&mut admitted, Failed::of(Cause::Lost), now_ms);
+}
+
+fn at(tried: &[u32], now_ms: u64, ticket: u64) -> At<'_> {
+    At { kind: RequestKind::default(), tried, now_ms, ticket }
 }
 
 fn all(order: &mut Order, pool: &Pool) -> Vec<u32> {
     let mut tried = Vec::new();
-    while let Some(index) = order.next(pool, &tried, 0, 0) {
+    while let Some(index) = order.next(pool, &at(&tried, 0, 0)) {
         tried.push(index);
     }
     tried
@@ -41,7 +46,7 @@ fn fallbacks_skip_who_is_excluded_but_the_choice_itself_stands() {
     let pool = pool();
     eject(&pool, 0, 0);
     let mut order = Order::new(SmallVec::from_slice(&[0, 1]), true);
-    assert_eq!(order.next(&pool, &[], 1, 0), Some(0), "the policy was told and chose it all the same");
+    assert_eq!(order.next(&pool, &at(&[], 1, 0)), Some(0), "the policy was told and chose it all the same");
     let mut order = Order::new(SmallVec::from_slice(&[2, 0]), true);
     assert_eq!(all(&mut order, &pool)[..2], [2, 1]);
 }
@@ -49,7 +54,7 @@ fn fallbacks_skip_who_is_excluded_but_the_choice_itself_stands() {
 #[test]
 fn ties_of_the_last_resort_rotate_with_the_ticket() {
     let pool = pool();
-    let picks: Vec<_> = (0..6).map(|ticket| last_resort(&pool, &[], 0, ticket).unwrap()).collect();
+    let picks: Vec<_> = (0..6).map(|ticket| last_resort(&pool, &at(&[], 0, ticket)).unwrap()).collect();
     assert_eq!(picks, [0, 1, 2, 0, 1, 2]);
 }
 
@@ -60,13 +65,13 @@ fn when_all_are_ejected_they_are_tried_all_the_same_but_sleepers_are_not() {
     for index in 0..2 {
         eject(&pool, index, 0);
     }
-    assert_eq!(last_resort(&pool, &[], 1, 0), Some(0));
-    assert_eq!(last_resort(&pool, &[0, 1], 1, 0), None);
+    assert_eq!(last_resort(&pool, &at(&[], 1, 0)), Some(0));
+    assert_eq!(last_resort(&pool, &at(&[0, 1], 1, 0)), None);
     let mut out = Vec::new();
-    excluded(&pool, 1, &mut out);
+    excluded(&pool, RequestKind::default(), 1, &mut out);
     assert_eq!(out, [2]);
     pool.endpoints[2].command_sleep(false);
-    excluded(&pool, 1, &mut out);
+    excluded(&pool, RequestKind::default(), 1, &mut out);
     assert_eq!(out, [0, 1]);
 }
 

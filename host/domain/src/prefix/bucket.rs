@@ -119,6 +119,18 @@ impl Bucket {
         learned
     }
 
+    /// Takes `holder` out of the holders of `key`. Of a crowd, others that look the same leave with it.
+    pub(super) fn unlearn(&self, key: u64, holder: Holder) {
+        if !self.way(key).is_some_and(|way| self.held(way).names(holder)) {
+            return;
+        }
+        let Some(version) = self.lock() else { return };
+        if let Some(way) = self.way(key) {
+            self.write(way, self.held(way).without(holder));
+        }
+        self.version.store(version.wrapping_add(2), Release);
+    }
+
     /// Takes the bucket for writing; returns the version to count on from. `None`: it stayed taken.
     fn lock(&self) -> Option<u32> {
         for _ in 0..WRITE_TRIES {
@@ -212,6 +224,18 @@ impl Held {
         match self {
             Self::Few(words) => words.contains(&holder.0),
             Self::Crowd(words) => crowd_has(words, holder.crowd_bit()),
+        }
+    }
+
+    /// The same with one less.
+    fn without(self, holder: Holder) -> Self {
+        match self {
+            Self::Few(words) => Self::Few(words.map(|word| if word == holder.0 { 0 } else { word })),
+            Self::Crowd(mut words) => {
+                let bit = holder.crowd_bit();
+                words[usize::from(bit / 32)] &= !(1 << (bit % 32));
+                Self::Crowd(words)
+            }
         }
     }
 

@@ -65,6 +65,28 @@ fn a_forgotten_endpoint_holds_nothing_until_it_learns_again() {
     assert_eq!(lookup(&index, 1, &prompt, &[7, 8]), [256.0, 256.0]);
 }
 
+/// A1: the holder of a prompt that it failed loses it.
+#[test]
+fn what_an_endpoint_failed_it_no_longer_holds_and_others_keep_theirs() {
+    let index = PrefixIndex::new(ROOMY);
+    let (failed, other) = (prompt(&[1], 8), prompt(&[2], 8));
+    for slot in [7, 8] {
+        index.learn(1, &failed, slot);
+        index.learn(1, &other, slot);
+    }
+    index.unlearn(1, &failed, 7);
+    assert_eq!(lookup(&index, 1, &failed, &[7, 8]), [0.0, 256.0]);
+    assert_eq!(lookup(&index, 1, &other, &[7, 8]), [256.0, 256.0]);
+    // Shared by a crowd.
+    for slot in 20..40 {
+        index.learn(1, &failed, slot);
+    }
+    index.unlearn(1, &failed, 21);
+    assert_eq!(lookup(&index, 1, &failed, &[20, 21, 22]), [256.0, 0.0, 256.0]);
+    index.unlearn(2, &failed, 22);
+    assert_eq!(lookup(&index, 1, &failed, &[22]), [256.0], "another pool's is not touched");
+}
+
 #[test]
 fn a_block_that_everybody_shares_is_credited_to_everybody() {
     let index = PrefixIndex::new(ROOMY);

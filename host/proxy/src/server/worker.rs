@@ -19,6 +19,7 @@ use super::connection::{self, Speech};
 use super::watch::{SWEEP, Watches};
 use crate::admit::Lines;
 use crate::clock::{Clock, TICK};
+use crate::linger::Lingering;
 use crate::record::Recorder;
 use crate::route::Router;
 use crate::upstream::Upstream;
@@ -78,6 +79,8 @@ pub(crate) struct Worker {
     pub(crate) lines: Lines,
     /// Counters and the request log.
     pub(crate) recorder: Recorder,
+    /// Requests that failed quickly and go on counting as in flight.
+    pub(crate) linger: Lingering,
     /// Client connections.
     pub(super) watches: Rc<Watches>,
     in_flight: Cell<u32>,
@@ -93,6 +96,7 @@ impl Worker {
             router: RefCell::new(Router::new(&shared, index)),
             lines: Lines::new(index, Arc::clone(&shared.bells) as Arc<dyn Bell>),
             recorder: Recorder::new(&shared.options.board, usize::from(index)),
+            linger: Lingering::default(),
             watches: Rc::default(),
             in_flight: Cell::new(0),
             clock,
@@ -158,6 +162,7 @@ async fn beat(worker: &Rc<Worker>) {
         interval.tick().await;
         let now = Instant::now();
         worker.clock.tick(now);
+        worker.linger.sweep(worker.clock.now_ms());
         desk.beat_ms.store(worker.clock.now_ms(), Relaxed);
         desk.connections.store(u32::try_from(worker.watches.len()).unwrap_or(u32::MAX), Relaxed);
         if now.duration_since(last_sweep) >= SWEEP {

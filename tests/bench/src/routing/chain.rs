@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use domain::endpoint::{EngineReading, InFlight};
 use domain::outcome::{Usage, computed_tokens};
-use domain::plan::{self, Plan};
+use domain::plan::{self, At, Plan};
 use domain::policy::{Call, Evaluate, Policies, Step};
 use domain::pool::{Entry, Pool};
 use domain::prefix::{PREFIX_INDEX_BYTES_DEFAULT, PrefixIndex, PromptHashes, hash_prompt, prompt_seed};
-use domain::request::{Fleet, RequestView};
+use domain::request::{Fleet, RequestKind, RequestView};
 use domain::ring::Owners;
 use domain::signal::Signal;
 use engine::core::Time;
@@ -129,7 +129,7 @@ impl<'a> ChainRouter<'a> {
         let hashes = &self.hashes.0[place];
         let pool = &self.pool;
         let wants = &pool.chain.wants;
-        plan::excluded(pool, now_ms, &mut self.excluded);
+        plan::excluded(pool, RequestKind::default(), now_ms, &mut self.excluded);
         self.fleet.gather(pool, wants.signals, now_ms);
         if let Some(column) = self.fleet.column_mut(Signal::CachedTokens) {
             self.index.lookup(pool.key.0, hashes, &pool.slots, column);
@@ -158,7 +158,8 @@ impl<'a> ChainRouter<'a> {
         let chosen = match Plan::of(verdict.choice) {
             Plan::Single(mut order) => {
                 self.tally.undecided += u64::from(order.ranked().is_empty());
-                order.next(pool, &[], now_ms, ticket).unwrap_or_default()
+                let at = At { kind: RequestKind::default(), tried: &[], now_ms, ticket };
+                order.next(pool, &at).unwrap_or_default()
             }
             Plan::TurnAway(_) => {
                 self.tally.undecided += 1;
