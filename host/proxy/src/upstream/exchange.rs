@@ -30,6 +30,9 @@ pub(crate) enum ExchangeError {
     Timeout,
 }
 
+/// Bytes of a request that are written in one turn of its task: a fraction of a millisecond.
+const TURN_BYTES: usize = 1 << 20;
+
 /// A request on its way to an engine: what is to be written, and how much of it has been.
 #[derive(Debug)]
 pub(crate) struct Upload {
@@ -71,7 +74,13 @@ impl Upload {
         if self.is_broken || self.is_done() {
             return;
         }
+        let turn_end = self.written + TURN_BYTES;
         while self.written < self.head.len() + self.body.len() {
+            if self.written >= turn_end {
+                // An engine that reads as fast as this writes must not keep the worker to itself.
+                cx.waker().wake_by_ref();
+                return;
+            }
             match stream.poll_write(cx, self.rest()) {
                 Poll::Ready(Ok(0) | Err(_)) => {
                     self.is_broken = true;
