@@ -12,7 +12,7 @@ use harness::manifests::Manifest;
 use harness::raw::Raw;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::abuse::{BODY, CHAT, gateway_before, head_and_body};
 
@@ -131,7 +131,7 @@ async fn a_large_body_holds_up_no_other_request() {
     let engine = Engine::start(Config { log_max: 0, ..Config::model("m") }).await.unwrap();
     // One worker, so that all requests share it.
     let gateway = gateway_before(&engine, &["--workers", "1"]).await;
-    let large = format!(r#"{{"model":"m","messages":[],"x":[{}1]}}"#, "[],".repeat(10 << 20));
+    let large = BODY.replacen('{', &format!(r#"{{"x":[{}1],"#, "[],".repeat(10 << 20)), 1);
     let large = bytes::Bytes::from(large);
     let measure = async |_| {
         let body = large.clone();
@@ -164,6 +164,113 @@ async fn a_large_body_holds_up_no_other_request() {
         "{}",
         answer.text()
     );
+}
+
+/// Hostile clients of the kinds that take places, memory or attention.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    SilentReaders,
+    ClaimedBodies,
+    SilentProbes,
+    Floods,
+}
+
+/// Connects so many hostile clients and lets them begin. They go on while the result lives.
+async fn hostile(kind: Kind, gateway: &Gateway) -> Vec<TcpStream> {
+    let (count, address) = match kind {
+        Kind::SilentReaders => (64, gateway.data),
+        Kind::ClaimedBodies => (32, gateway.data),
+        Kind::SilentProbes => (1_000, gateway.probes),
+        Kind::Floods => (8, gateway.data),
+    };
+    let stream = chat_stream("m", "hi").to_string();
+    let says = match kind {
+        Kind::SilentReaders => {
+            head_and_body(&format!("Content-Length: {}\r\n", stream.len()), &stream).into_bytes()
+        }
+        Kind::ClaimedBodies => head_and_body("Content-Length: 33554432\r\n", "{").into_bytes(),
+        Kind::SilentProbes => Vec::new(),
+        Kind::Floods => {
+            let pings = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8].repeat(100_000);
+            [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", &pings[..]].concat()
+        }
+    };
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        // So that little of an answer is on its way when its client stops: what is measured is not how it gets there.
+        socket.set_recv_buffer_size(4 << 10).expect("a small buffer");
+        let mut client = socket.connect(address).await.expect("connects");
+        // What floods may be cut off meanwhile.
+        let _ = client.write_all(&says).await;
+        clients.push(client);
+    }
+    clients
+}
+
+/// Waits until the gateway uses next to no processor time.
+async fn at_rest(gateway: &Gateway) {
+    // The fields behind the name in parentheses; of these, user and system time are the twelfth and the thirteenth.
+    let ticks = || -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", gateway.pid())).unwrap();
+        let fields = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2);
+        fields.map(|field| field.parse::<u64>().unwrap()).sum()
+    };
+    loop {
+        let before = ticks();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        // A twenty-fifth of one processor: it looks at its engines meanwhile.
+        if ticks() - before <= 2 {
+            return;
+        }
+    }
+}
+
+/// The 99th percentile of honest requests, and of probes. Every one must be answered.
+async fn honest_p99(gateway: &Gateway) -> [Duration; 2] {
+    const ASKED: usize = 300;
+    let mut times = [Vec::with_capacity(ASKED), Vec::with_capacity(ASKED)];
+    for _ in 0..ASKED {
+        let start = Instant::now();
+        is_served(gateway).await;
+        times[0].push(start.elapsed());
+        let start = Instant::now();
+        assert_eq!(client::get(gateway.probes, "/livez").await.status, 200);
+        times[1].push(start.elapsed());
+    }
+    times.map(|mut times| {
+        times.sort();
+        times[ASKED * 99 / 100 - 1]
+    })
+}
+
+/// A machine that does other things as well makes the slowest hundredth as slow as this, hostile clients or not.
+const NOISE: Duration = Duration::from_millis(15);
+
+/// C3, C5, C6, C12: beside hostile clients of each kind no honest request and no probe fails, and the slowest hundredth takes at
+/// most twice as long as without them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn honest_clients_keep_their_pace_beside_each_kind_of_hostile_ones() {
+    let engine = engine_of_long_streams().await;
+    for kind in [Kind::SilentReaders, Kind::ClaimedBodies, Kind::SilentProbes, Kind::Floods] {
+        let gateway = gateway_before(&engine, &[]).await;
+        let mut clients = Vec::new();
+        let measure = async |_| {
+            clients.clear();
+            let alone = honest_p99(&gateway).await;
+            clients = hostile(kind, &gateway).await;
+            if matches!(kind, Kind::SilentReaders) {
+                // Their answers get as far as sockets hold them. That is honest work, and not what is measured.
+                soon("the answers to be stuck", at_rest(&gateway)).await;
+            }
+            (alone, honest_p99(&gateway).await)
+        };
+        let is_within = |(alone, beside): &([Duration; 2], [Duration; 2])| {
+            alone.iter().zip(beside).all(|(alone, beside)| *beside <= (*alone).max(NOISE) * 2)
+        };
+        bars::shown(&format!("requests and probes alone, and beside {kind:?}"), measure, is_within).await;
+        drop(clients);
+    }
 }
 
 /// C12: a flood of HTTP/2 control frames ends with GOAWAY, ENHANCE_YOUR_CALM; other clients are served.
