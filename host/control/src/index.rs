@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use domain::draft::Draft;
 use domain::endpoint::EndpointSpec;
-use domain::finding::Finding;
+use domain::finding::{Finding, Severity};
 use domain::name::ObjectName;
 use domain::policy::EntrySpec;
 use manifest::{Bundle, Change, Kind, LowerOptions, Lowered, Object, ObjectKey, ServiceDraft, lower};
@@ -63,6 +63,19 @@ impl Index {
             }
             is_different |= self.bundle.apply(change) && !is_only_status;
         }
+        is_different
+    }
+
+    /// What the sources refuse as it stands, for messages about what refers to it. Returns whether that is different.
+    pub(crate) fn refuse<'f>(&mut self, findings: impl Iterator<Item = &'f Finding>) -> bool {
+        let mut refused = HashMap::new();
+        for finding in
+            findings.filter(|finding| finding.severity == Severity::Error && finding.object.contains('/'))
+        {
+            refused.entry(Arc::clone(&finding.object)).or_insert_with(|| finding.clone());
+        }
+        let is_different = self.bundle.refused != refused;
+        self.bundle.refused = refused;
         is_different
     }
 

@@ -142,6 +142,7 @@ impl Core {
                     self.bursts += 1;
                     rebuild |= self.sources.insert(source, findings).is_none();
                     relower |= self.index.apply(changes);
+                    relower |= self.index.refuse(self.sources.values().flatten());
                 }
                 Input::Models(list) => relower |= self.index.observe(list),
                 Input::Policies => rebuild = true,

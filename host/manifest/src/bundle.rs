@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use domain::endpoint::EndpointId;
+use domain::finding::Finding;
 use domain::name::{ModelName, ObjectName};
 
 use crate::kind::{
@@ -100,6 +101,8 @@ pub struct Bundle {
     pub models: HashMap<EndpointId, Arc<[ListedModel]>>,
     /// Uids of pods that are gone: a slice that still names one of them is behind. At most [`GONE_PODS_MAX`].
     pub gone_pods: HashSet<Arc<str>>,
+    /// Objects that a source has and refuses as they stand, by `Kind namespace/name`, with the first reason. Only for messages.
+    pub refused: HashMap<Arc<str>, Finding>,
     /// Which service a slice belongs to, to find it again.
     slice_owners: HashMap<ObjectName, ObjectName>,
     /// What pods and slices share.

@@ -407,3 +407,6 @@ fn expected(schema: &Value) -> String {
     let names: Vec<&str> = kinds.iter().filter(|(allowed, _)| *allowed).map(|(_, name)| *name).collect();
     names.join(" or ")
 }
+
+#[cfg(test)]
+mod tests;

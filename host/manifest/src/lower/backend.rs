@@ -9,12 +9,14 @@ use domain::redact;
 
 use super::Lowering;
 use super::engine::Engine;
+use super::reference::Missing;
 use super::report::About;
 use super::url;
 use crate::bundle::Held;
 use crate::bundle::facts::{PodFacts, ServiceFacts, SliceEndpoint, SliceFacts, authority};
 use crate::kind::reference::{BackendObject, LabelSelector};
 use crate::kind::{BackendRef, InferenceGateway, inference_pool};
+use crate::object::Kind;
 use crate::spelling;
 
 /// The port of an engine where nothing says another.
@@ -112,8 +114,9 @@ impl<'a> Lowering<'a> {
             return Vec::new();
         }
         let Some(service) = bundle.core_services.get(&name) else {
-            let message = format!("there is no Service {name}");
-            let remedy = "create it, or correct backendRef";
+            let known = bundle.core_services.iter().map(|(name, held)| (name, held.source.origin.clone()));
+            let Missing { message, remedy } = self.missing(Kind::Service, &name, known);
+            let remedy = remedy.unwrap_or_else(|| "create it, or correct backendRef".to_owned());
             self.report.error(bundle, about, FIELD, "BackendNotFound", message, remedy);
             return Vec::new();
         };
@@ -294,8 +297,9 @@ impl<'a> Lowering<'a> {
         let bundle = self.bundle;
         let name = ObjectName::new(about.name().namespace.clone(), object.name.as_str());
         let Some(held) = bundle.inference_pools.get(&name) else {
-            let message = format!("there is no InferencePool {name}");
-            let remedy = "create it, or correct backendRef";
+            let known = bundle.inference_pools.iter().map(|(name, held)| (name, held.source.origin.clone()));
+            let Missing { message, remedy } = self.missing(Kind::InferencePool, &name, known);
+            let remedy = remedy.unwrap_or_else(|| "create it, or correct backendRef".to_owned());
             self.report.error(bundle, about, FIELD, "BackendNotFound", message, remedy);
             return Vec::new();
         };

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use domain::endpoint::{EngineAuth, EngineTls, MetricsPage};
+use domain::finding::Origin;
 use domain::header::may_carry_credential;
 use http::{HeaderName, HeaderValue, header};
 
 use super::Lowering;
+use super::reference::Missing;
 use super::report::About;
 use crate::bundle::facts::KeyBytes;
 use crate::kind::InferenceServiceSpec;
@@ -46,15 +48,12 @@ impl<'a> Lowering<'a> {
         let name = ObjectName::new(about.name().namespace.clone(), to.name.as_str());
         let table = if kind == Kind::Secret { &bundle.secrets } else { &bundle.config_maps };
         let Some(held) = table.get(&name) else {
-            let message = format!("there is no {} {name}", kind.as_str());
-            self.report.error(
-                bundle,
-                about,
-                field,
-                "ReferenceNotFound",
-                message,
-                "create it, or correct the reference",
-            );
+            // What is called alike elsewhere is not said: that a Secret exists is not for every namespace to know.
+            let own = table.keys().filter(|known| known.namespace == name.namespace);
+            let known = own.map(|name| (name, Origin::default()));
+            let Missing { message, remedy } = self.missing(kind, &name, known);
+            let remedy = remedy.unwrap_or_else(|| "create it, or correct the reference".to_owned());
+            self.report.error(bundle, about, field, "ReferenceNotFound", message, remedy);
             return None;
         };
         let bytes = held.value.keys.get(to.key.as_str());

@@ -96,8 +96,13 @@ impl Lowering<'_> {
         let object = ObjectName::new(Arc::clone(&about.name().namespace), name);
         let Some(held) = bundle.policies.get(&object) else {
             let known: Vec<&str> = self.options.builtins.iter().map(|name| &**name).collect();
-            let message =
-                format!("there is no policy {name}: neither a built-in one nor a RoutingPolicy {object}");
+            let all = bundle.policies.iter().map(|(name, held)| (name, held.source.origin.clone()));
+            let missing = self.missing(Kind::RoutingPolicy, &object, all);
+            let message = if missing.message.starts_with("there is no") {
+                format!("there is no policy {name}: neither a built-in one nor a RoutingPolicy {object}")
+            } else {
+                missing.message
+            };
             let own = bundle.policies.keys().filter(|known| known.namespace == object.namespace);
             let near = self
                 .near_policy(name)

@@ -1,5 +1,6 @@
 //! Follows references: same namespace only, and only to the kind that the field means.
 
+use domain::finding::Origin;
 use domain::name::ObjectName;
 
 use super::Lowering;
@@ -7,6 +8,23 @@ use super::report::About;
 use crate::bundle::{Held, Table};
 use crate::kind::{GROUP, NameOrRef};
 use crate::object::Kind;
+use crate::spelling;
+
+/// Why an object is not there.
+pub(super) struct Missing {
+    pub(super) message: String,
+    /// What to do about it; `None`: create it, or refer to another.
+    pub(super) remedy: Option<String>,
+}
+
+/// A place in brackets, such as ` (a.yaml:3)`; empty where it is not known.
+fn place(origin: &Origin) -> String {
+    match (origin.file.is_empty(), origin.line) {
+        (true, _) => String::new(),
+        (false, 0) => format!(" ({})", origin.file),
+        (false, line) => format!(" ({}:{line})", origin.file),
+    }
+}
 
 impl<'a> Lowering<'a> {
     /// The name that a reference means. `None`: it is not allowed, which is found.
@@ -51,6 +69,42 @@ impl<'a> Lowering<'a> {
         }
     }
 
+    /// Why an object that is referred to is not there, the cause first: it is refused, it is in another namespace, its name is
+    /// spelt otherwise. `known`: all objects of its kind.
+    pub(super) fn missing<'k>(
+        &self,
+        kind: Kind,
+        name: &ObjectName,
+        known: impl Iterator<Item = (&'k ObjectName, Origin)> + Clone,
+    ) -> Missing {
+        let kind = kind.as_str();
+        if let Some(why) = self.bundle.refused.get(format!("{kind} {name}").as_str()) {
+            let place = place(&why.origin);
+            let field = if why.field.is_empty() { String::new() } else { format!("{}: ", why.field) };
+            let message = format!("{kind} {name} is refused{place}: {field}{}", why.message);
+            return Missing { message, remedy: Some(format!("mend it there: {}", why.remedy)) };
+        }
+        // Only of files: in a cluster it is not the owner's of one namespace to know what is in another.
+        let is_namesake = |(other, origin): &(&ObjectName, Origin)| {
+            other.name == name.name && other.namespace != name.namespace && !origin.file.is_empty()
+        };
+        if let Some((other, origin)) = known.clone().find(is_namesake) {
+            let message = format!(
+                "{kind} {} is in namespace {}{}, not in {}",
+                name.name,
+                other.namespace,
+                place(&origin),
+                name.namespace
+            );
+            let remedy = "move one of the two: a reference stays within its namespace".to_owned();
+            return Missing { message, remedy: Some(remedy) };
+        }
+        let own = known.filter(|(other, _)| other.namespace == name.namespace).map(|(other, _)| &*other.name);
+        let remedy =
+            spelling::nearest(&name.name, own).map(|near| format!("did you mean {near}? else create it"));
+        Missing { message: format!("there is no {kind} {name}"), remedy }
+    }
+
     /// The object that a reference means. `None`: not allowed, or missing, which is found.
     pub(super) fn follow<T>(
         &mut self,
@@ -61,8 +115,9 @@ impl<'a> Lowering<'a> {
     ) -> Option<(ObjectName, &'a Held<T>)> {
         let name = self.referent(about, field, kind, to)?;
         let Some(held) = table.get(&name) else {
-            let message = format!("there is no {} {name}", kind.as_str());
-            let remedy = format!("create it, or correct {field}");
+            let known = table.iter().map(|(name, held)| (name, held.source.origin.clone()));
+            let Missing { message, remedy } = self.missing(kind, &name, known);
+            let remedy = remedy.unwrap_or_else(|| format!("create it, or correct {field}"));
             self.report.error(self.bundle, about, field, "ReferenceNotFound", message, remedy);
             return None;
         };

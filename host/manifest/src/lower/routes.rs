@@ -7,6 +7,7 @@ use domain::name::{ModelName, ObjectName};
 
 use super::Lowering;
 use super::chain::AskedChain;
+use super::reference::Missing;
 use super::report::About;
 use crate::kind::InferenceGatewaySpec;
 use crate::kind::inference_gateway::ModelRoute;
@@ -94,8 +95,10 @@ impl<'a> Lowering<'a> {
         };
         let service = self.referent(about, &format!("{field}.{name}"), Kind::InferenceService, to)?;
         if !bundle.services.contains_key(&service) {
-            let message = format!("there is no InferenceService {service}; model {model} is answered 503");
-            let remedy = "create it, or correct the reference";
+            let known = bundle.services.iter().map(|(name, held)| (name, held.source.origin.clone()));
+            let Missing { message, remedy } = self.missing(Kind::InferenceService, &service, known);
+            let message = format!("{message}; model {model} is answered 503");
+            let remedy = remedy.unwrap_or_else(|| "create it, or correct the reference".to_owned());
             self.report.error(
                 bundle,
                 about,

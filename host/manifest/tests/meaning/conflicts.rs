@@ -379,3 +379,37 @@ fn what_an_api_server_would_refuse_is_rejected_and_the_rest_is_not() {
         );
     }
 }
+
+/// N5: why an object that is referred to is not there comes first, with its line.
+#[test]
+fn what_is_missing_is_said_with_its_cause() {
+    let spec = "  routes: [{model: m, inferenceServiceRef: llama}]";
+    let elsewhere = service_yaml("llama, namespace: ml", "modelName: m, backendRef: b");
+    let near = service_yaml("lama", "modelName: m, backendRef: {kind: Static, urls: ['http://a:1']}");
+    let refused = read(&service_yaml("llama", "modelName: 7, backendRef: b"));
+    let of = |texts: &[&str], refused: &[Finding]| {
+        let mut bundle = bundle(texts);
+        bundle.refused = refused.iter().map(|finding| (finding.object.clone(), finding.clone())).collect();
+        let lowered = lower(&bundle, &LowerOptions::default());
+        let about = |f: &&Finding| f.reason == "ReferenceNotFound" && f.field.starts_with("spec.routes");
+        let found: Vec<String> =
+            lowered.findings.iter().filter(about).map(|f| format!("{} -> {}", f.message, f.remedy)).collect();
+        found.join("; ")
+    };
+    let gateway = gateway_yaml("name: g", spec);
+    let cases = [
+        (
+            of(&[&gateway, &elsewhere], &[]),
+            "InferenceService llama is in namespace ml (m.yaml:1), not in default",
+        ),
+        (of(&[&gateway, &near], &[]), "did you mean lama?"),
+        (
+            of(&[&gateway, &elsewhere], &refused.findings),
+            "InferenceService default/llama is refused (m.yaml:4): spec.modelName: a number where a text belongs",
+        ),
+        (of(&[&gateway], &[]), "there is no InferenceService default/llama; model m is answered 503"),
+    ];
+    for (found, expected) in cases {
+        assert!(found.contains(expected), "{expected}: {found}");
+    }
+}
