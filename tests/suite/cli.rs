@@ -72,7 +72,54 @@ async fn check_points_at_what_is_wrong_and_says_so_by_its_exit_code() {
 
     let output = run(&["check", text(&directory.path().join("nowhere"))]).await;
     assert_eq!(code(&output), 1);
-    assert!(err(&output).contains("is no directory"), "{}", err(&output));
+    assert!(err(&output).contains("neither a file nor a directory"), "{}", err(&output));
+}
+
+/// N11, D1: `check` takes files and standard input, names paths that lead there, fails on warnings when asked to, names the
+/// nearest spelling once, and calls a template a template.
+#[tokio::test]
+async fn check_takes_files_and_standard_input_and_names_what_was_meant() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("m.yaml");
+    let good = Manifest::new().gateway("routeStrategy: PrefixHash").model("m", ["http://127.0.0.1:1"]).yaml();
+    let cases = [
+        ("{model: \"m\"", "{modle: \"m\"", "there is no field modle", "did you mean model?"),
+        ("PrefixHash", "PrefixHsh", "there is no policy PrefixHsh", "did you mean PrefixHash?"),
+        ("name: gw", "name: Gateway_1", "not a name that the API server takes", "gateway-1"),
+        ("svc-0}", "svc-9}", "there is no InferenceService default/svc-9", "did you mean svc-0?"),
+        (
+            "modelName: \"m\"",
+            "modelName: {{ .Values.model }}",
+            "a Helm template that was not rendered",
+            "helm template",
+        ),
+        ("127.0.0.1:1", "${ENGINE}:8000", "a placeholder that was not filled in", "10.0.0.1:8000"),
+    ];
+    for (right, wrong, message, remedy) in cases {
+        assert!(good.contains(right), "{right}: {good}");
+        std::fs::write(&file, good.replacen(right, wrong, 1)).unwrap();
+        let output = run(&["check", text(&file)]).await;
+        assert_eq!(code(&output), 1, "{wrong}: {}", out(&output));
+        let errors: Vec<String> =
+            out(&output).lines().filter(|line| line.contains(": error: ")).map(str::to_owned).collect();
+        let [error] = errors.as_slice() else { panic!("{wrong}: {}", out(&output)) };
+        assert!(error.starts_with(text(&file)), "{error}");
+        assert!(error.contains(message) && error.contains(remedy), "{error}");
+    }
+    std::fs::write(&file, good.replace("  routes:", "  rutes:")).unwrap();
+    let output = run(&["check", text(&file)]).await;
+    assert_eq!(code(&output), 0, "{}", out(&output));
+    assert_eq!(out(&output).matches(": warning: ").count(), 1, "{}", out(&output));
+    assert_eq!(code(&run(&["check", "--strict", text(&file)]).await), 1);
+    let colored = run(&["check", "--color", "always", text(&file)]).await;
+    assert!(out(&colored).contains("\x1b[33mwarning: ") && out(&colored).contains("^"), "{}", out(&colored));
+    assert!(!out(&output).contains('\x1b'), "no colours where there is no terminal");
+
+    let script = format!("{} check - < {}", binary().display(), text(&file));
+    let output = Command::new("sh").args(["-c", &script]).output().await.unwrap();
+    assert!(out(&output).contains("<stdin>:") && out(&output).contains("spec.rutes"), "{}", out(&output));
+    let output = run(&["policy", "check", "PrefixHash"]).await;
+    assert_eq!(code(&output), 0, "{}{}", out(&output), err(&output));
 }
 
 /// `explain`: the latest requests, one of them by its id, and 1 for one that is not known.
@@ -201,7 +248,7 @@ async fn policy_run_takes_one_decision_and_gives_its_reasons() {
 async fn bad_flags_end_with_a_usage_error() {
     let directory = tempfile::tempdir().unwrap();
     let manifests = text(directory.path());
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 9] = [
         (&["serve", "--manifests"], "--manifests"),
         (&["serve", "--bogus"], "--bogus"),
         (&["serve", "--session-key", "x"], "`sessionKey: {header, bodyField}`"),
@@ -209,6 +256,8 @@ async fn bad_flags_end_with_a_usage_error() {
         (&["serve", "--manifests", manifests, "--workers", "0"], "--workers"),
         (&["serve", "--manifests", manifests, "--drain-delay", "5"], "no duration"),
         (&["serve", "--manifests", manifests, "--listen-tls", "127.0.0.1:0"], "--tls-cert"),
+        (&["serve", "--manifests", manifests, "--tls-cert", "c.pem"], "--tls-key"),
+        (&["serve", "--manifests", manifests, "--tls-key", "k.pem"], "--tls-cert"),
     ];
     for (args, expected) in cases {
         let output = run(args).await;

@@ -1,7 +1,6 @@
 //! One look at a directory, without serving it: what `wicketgate check` prints.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,7 @@ use domain::policy::Prepare;
 
 use crate::index::Index;
 use crate::publish::{Core, Input};
-use crate::source::directory::Directory;
+use crate::source::directory::{Manifests, read_once};
 
 /// What a directory of manifests amounts to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,16 +51,11 @@ impl fmt::Display for Checked {
     }
 }
 
-/// Loads `directory` once, prepares its policies and says what would be in force. Blocks, at most about `wait_max` for
+/// Loads `manifests` once, prepares their policies and says what would be in force. Blocks, at most about `wait_max` for
 /// policies; one that is not ready by then is an error.
 ///
 /// Takes over the one [`Prepare::on_change`] of `prepare`.
-pub fn check(
-    directory: impl Into<PathBuf>,
-    index: Index,
-    prepare: &dyn Prepare,
-    wait_max: Duration,
-) -> Checked {
+pub fn check(manifests: &[Manifests], index: Index, prepare: &dyn Prepare, wait_max: Duration) -> Checked {
     let deadline = Instant::now() + wait_max;
     let (wake, woken) = mpsc::sync_channel(1);
     prepare.on_change(Box::new(move || {
@@ -69,8 +63,7 @@ pub fn check(
         let _ = wake.try_send(());
     }));
     let mut core = Core::new(index);
-    let first = Directory::new(directory).look().map(Input::Burst);
-    let mut assembled = core.apply(first, prepare);
+    let mut assembled = core.apply([Input::Burst(read_once(manifests))], prepare);
     while core.is_unsettled()
         && woken.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok()
     {

@@ -32,4 +32,5 @@ pub use controllers::status::FaultSource;
 pub use index::{Index, Services};
 pub use metrics::ControllerMetrics;
 pub use refusals::Refusals;
+pub use source::directory::Manifests;
 pub use start::{Control, Ended, Ends, SLEEPS_MAX, Settings, SourceSettings, start};

@@ -49,7 +49,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serve traffic (the default for bare flags)
     Serve(Box<ServeArgs>),
-    /// Read a directory of manifests and say what is wrong with it; exit 1 on errors
+    /// Read manifests and say what is wrong with them; exit 1 on errors
     Check(CheckArgs),
     /// Ask a running gateway why requests went where they went
     Explain(ExplainArgs),
@@ -103,11 +103,11 @@ pub(crate) struct ServeArgs {
     /// Data-plane address served over TLS; needs --tls-cert and --tls-key
     #[arg(long, value_name = "ADDR", value_parser = address, requires = "tls_cert", requires = "tls_key")]
     pub(crate) listen_tls: Vec<SocketAddr>,
-    /// Certificate chain, PEM; read again when it changes
-    #[arg(long, value_name = "FILE")]
+    /// Certificate chain, PEM; read again when it changes. Needs --tls-key and --listen-tls
+    #[arg(long, value_name = "FILE", requires = "tls_key", requires = "listen_tls")]
     pub(crate) tls_cert: Option<PathBuf>,
-    /// Private key, PEM; read again when it changes
-    #[arg(long, value_name = "FILE")]
+    /// Private key, PEM; read again when it changes. Needs --tls-cert
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
     /// Worker threads of the data plane [default: as many as the CPU quota allows]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -238,14 +238,32 @@ pub(crate) enum Format {
 /// `wicketgate check`.
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// Directory of manifests
-    pub(crate) directory: PathBuf,
+    /// Files and directories of manifests; `-` is standard input
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
     /// As `serve --policy-dir`
     #[arg(long, value_name = "DIR", default_value = "/policies")]
     pub(crate) policy_dir: PathBuf,
     /// How to print findings
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
+    /// Exit 1 on warnings, too
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Colours: on a terminal, unless NO_COLOR is set; always; or never
+    #[arg(long, value_enum, default_value_t = Color::Auto)]
+    pub(crate) color: Color,
+}
+
+/// When to print colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
 }
 
 /// `wicketgate explain`.

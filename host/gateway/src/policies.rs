@@ -1,7 +1,7 @@
 //! `wicketgate policy check|run|list`: what a policy's author needs.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -34,14 +34,14 @@ fn library() -> anyhow::Result<Library> {
 }
 
 fn check(file: &Path, config: &str) -> anyhow::Result<ExitCode> {
-    let component = policy::open(file).map_err(|failure| refused(&failure))?;
+    let component = policy::open(&known(file)).map_err(|failure| refused(&failure))?;
     let check = policy::check(&library()?, &component, config);
     say(format_args!("{}", report(&check).trim_end()));
     Ok(if check.failure.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn decide(file: &Path, scenario: &Path) -> anyhow::Result<ExitCode> {
-    let component = policy::open(file).map_err(|failure| refused(&failure))?;
+    let component = policy::open(&known(file)).map_err(|failure| refused(&failure))?;
     // It may be a pipe.
     let text = std::fs::File::open(scenario).and_then(|file| files::rest(&file, SCENARIO_BYTES_MAX));
     let text = text.with_context(|| scenario.display().to_string())?;
@@ -49,6 +49,15 @@ fn decide(file: &Path, scenario: &Path) -> anyhow::Result<ExitCode> {
     let decided = policy::run(&library()?, &component, &scenario)?;
     say(format_args!("{}", decision(&decided).trim_end()));
     Ok(if decided.answer.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The file as it is, or the name of a built-in policy in its own spelling: where there is no such file, `PrefixHash` is
+/// `prefix-hash`.
+fn known(file: &Path) -> PathBuf {
+    match file.to_str() {
+        Some(name) if !file.exists() && !name.contains(['/', '.']) => manifest::policy_name(name).into(),
+        _ => file.to_owned(),
+    }
 }
 
 fn refused(failure: &PrepareFailure) -> anyhow::Error {

@@ -21,9 +21,11 @@ pub(crate) mod watch;
 pub use files::{FILE_BYTES_MAX, FILES_MAX};
 pub use settle::{BURST_MAX, FRESH, HELD_MAX, QUIET, TOGETHER_MAX};
 
-use files::{Listing, Reading, Seen};
+use files::{Listing, Reading, Seen, Unread};
 use settle::Briefing;
 
+/// Reason of the finding for a directory without any manifest.
+const NO_MANIFESTS: &str = "NoManifests";
 /// Name of this source in bursts.
 pub const SOURCE: &str = "directory";
 
@@ -38,6 +40,33 @@ pub struct Directory {
     told: BTreeMap<ObjectKey, Arc<Object>>,
     /// Findings as the index knows them; `None` before the first burst.
     findings: Option<Vec<Finding>>,
+}
+
+/// Manifests that are looked at once.
+#[derive(Clone, Debug)]
+pub enum Manifests {
+    /// A file, or a directory as it would be served from.
+    Path(PathBuf),
+    /// A text, such as standard input, and what findings call it.
+    Text(Arc<str>, Vec<u8>),
+}
+
+/// Reads all of these once, as one source. Findings call each file by the path that leads to it from the working directory.
+pub fn read_once(all: &[Manifests]) -> Burst {
+    let mut directory = Directory::new("");
+    let mut findings = Vec::new();
+    for manifests in all {
+        match manifests {
+            Manifests::Text(name, bytes) => {
+                let mut known = Known::default();
+                known.decode(name, bytes);
+                directory.files.insert(Arc::clone(name), known);
+            }
+            Manifests::Path(path) if path.is_dir() => directory.read_directory_once(path, &mut findings),
+            Manifests::Path(path) => directory.read_file_once(path, path.display().to_string().into()),
+        }
+    }
+    directory.burst(findings)
 }
 
 /// What is known of one file.
@@ -85,15 +114,53 @@ impl Directory {
             Ok(listing) => self.take_over(listing, briefing, &mut findings),
             Err(error) => findings.push(unreadable("", "the directory", &error)),
         }
+        let before = self.findings.take();
+        let burst = self.burst(findings);
+        self.findings = Some(burst.findings.clone());
+        (!burst.changes.is_empty() || before.as_ref() != Some(&burst.findings)).then_some(burst)
+    }
+
+    /// What is different now, with these findings and those about the files.
+    fn burst(&mut self, mut findings: Vec<Finding>) -> Burst {
         for known in self.files.values() {
             findings.extend(known.findings.iter().chain(&known.unreadable).cloned());
         }
         let changes = self.compare(&mut findings);
-        if changes.is_empty() && self.findings.as_ref() == Some(&findings) {
-            return None;
+        Burst { source: SOURCE, changes, findings }
+    }
+
+    fn read_directory_once(&mut self, root: &Path, findings: &mut Vec<Finding>) {
+        let shown = |name: &str| -> Arc<str> { root.join(name).display().to_string().into() };
+        let mut listing = match files::list(root) {
+            Ok(listing) => listing,
+            Err(error) => return findings.push(unreadable(&shown(""), "the directory", &error)),
+        };
+        for (name, _) in &mut listing.unlisted {
+            *name = shown(name);
         }
-        self.findings = Some(findings.clone());
-        Some(Burst { source: SOURCE, changes, findings })
+        for (name, _) in &mut listing.unread {
+            *name = shown(name);
+        }
+        let from = findings.len();
+        listing_findings(&listing, findings);
+        for finding in &mut findings[from..] {
+            if finding.reason == NO_MANIFESTS {
+                finding.severity = Severity::Error;
+                finding.origin.file = root.display().to_string().into();
+            }
+        }
+        for (name, path) in listing.files {
+            self.read_file_once(&path, shown(&name));
+        }
+    }
+
+    fn read_file_once(&mut self, path: &Path, shown: Arc<str>) {
+        let mut known = Known::default();
+        if !known.read(Path::new(""), &shown, path, None) {
+            let error = io::Error::from(io::ErrorKind::NotFound);
+            known.unreadable = Some(unreadable(&shown, "the file", &error));
+        }
+        self.files.insert(shown, known);
     }
 
     /// Whether the last look left a file out that may not be complete.
@@ -102,14 +169,7 @@ impl Directory {
     }
 
     fn take_over(&mut self, listing: Listing, briefing: Option<&Briefing>, findings: &mut Vec<Finding>) {
-        for (name, error) in &listing.unlisted {
-            findings.push(unreadable(name, "the directory", error));
-        }
-        if listing.surplus > 0 {
-            let message = format!("{} files beyond the first {FILES_MAX} are not read", listing.surplus);
-            let remedy = "put several objects into one file".to_owned();
-            findings.push(finding(Severity::Error, "", "TooManyFiles", message, remedy));
-        }
+        listing_findings(&listing, findings);
         self.directories = listing.directories;
         let mut before = std::mem::take(&mut self.files);
         for (name, path) in listing.files {
@@ -207,6 +267,37 @@ impl Known {
         objects.extend(kept);
         self.objects = objects;
         self.findings = decoded.findings;
+    }
+}
+
+/// What a listing leaves out.
+fn listing_findings(listing: &Listing, findings: &mut Vec<Finding>) {
+    for (name, error) in &listing.unlisted {
+        findings.push(unreadable(name, "the directory", error));
+    }
+    if listing.surplus > 0 {
+        let message = format!("{} files beyond the first {FILES_MAX} are not read", listing.surplus);
+        let remedy = "put several objects into one file".to_owned();
+        findings.push(finding(Severity::Error, "", "TooManyFiles", message, remedy));
+    }
+    for (name, why) in &listing.unread {
+        let (message, remedy) = match why {
+            Unread::Name => (
+                "the file is not read: its name does not end in .yaml, .yml or .json",
+                "rename it, or move it elsewhere",
+            ),
+            Unread::Depth => (
+                "the manifests in this directory are not read: directories are looked into one level down only",
+                "move them up, or elsewhere",
+            ),
+        };
+        findings.push(finding(Severity::Warning, name, "NotRead", message.to_owned(), remedy.to_owned()));
+    }
+    if listing.files.is_empty() && listing.unlisted.is_empty() {
+        let message =
+            "the directory holds no manifest: no file in it ends in .yaml, .yml or .json".to_owned();
+        let remedy = "put manifests there, or name another directory".to_owned();
+        findings.push(finding(Severity::Warning, "", NO_MANIFESTS, message, remedy));
     }
 }
 

@@ -13,6 +13,14 @@ pub const FILE_BYTES_MAX: u64 = 16 << 20;
 /// Most manifest files in a directory; of more, the last by name are not read.
 pub const FILES_MAX: usize = 10_000;
 
+/// Most things that are said not to be read.
+const UNREAD_MAX: usize = 32;
+/// Most directories two levels down that are looked into, only to see whether they hold manifests.
+const PEEKS_MAX: usize = 64;
+/// Endings that programs and people give to files that are not meant: copies, and files that are still being written.
+const NOT_MEANT: [&str; 12] =
+    ["bak", "disabled", "example", "off", "old", "orig", "part", "rej", "sample", "swp", "tmp", "tpl"];
+
 /// What a directory holds now.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
@@ -24,6 +32,17 @@ pub(super) struct Listing {
     pub(super) unlisted: Vec<(Arc<str>, io::Error)>,
     /// Files beyond [`FILES_MAX`].
     pub(super) surplus: usize,
+    /// What looks like manifests and is not read, by name; at most [`UNREAD_MAX`].
+    pub(super) unread: Vec<(Arc<str>, Unread)>,
+}
+
+/// Why something is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// A file whose name ends in something else.
+    Name,
+    /// A directory below one that is looked into, with manifests in it.
+    Depth,
 }
 
 /// What reading a file again brought.
@@ -61,27 +80,56 @@ pub(super) fn is_manifest(name: &str) -> bool {
 /// `ConfigMap` they hold the same files again.
 pub(super) fn list(root: &Path) -> io::Result<Listing> {
     let mut listing = Listing { directories: vec![root.to_owned()], ..Listing::default() };
+    let mut peeks = PEEKS_MAX;
     for (name, path) in entries(root)? {
         if is_directory(&path) {
             match entries(&path) {
                 Ok(below) => {
-                    let manifests =
-                        below.into_iter().filter(|(file, path)| is_manifest(file) && !is_directory(path));
-                    listing
-                        .files
-                        .extend(manifests.map(|(file, path)| (format!("{name}/{file}").into(), path)));
+                    for (file, path) in below {
+                        listing.take(format!("{name}/{file}"), path, &mut peeks);
+                    }
                     listing.directories.push(path);
                 }
                 Err(error) => listing.unlisted.push((name.into(), error)),
             }
-        } else if is_manifest(&name) {
-            listing.files.push((name.into(), path));
+        } else {
+            listing.take(name, path, &mut peeks);
         }
     }
+    listing.unread.sort_by(|a, b| a.0.cmp(&b.0));
+    listing.unread.truncate(UNREAD_MAX);
     listing.files.sort();
     listing.surplus = listing.files.len().saturating_sub(FILES_MAX);
     listing.files.truncate(FILES_MAX);
     Ok(listing)
+}
+
+impl Listing {
+    /// Takes an entry that is not a directory of the first level. `peeks`: directories that may still be looked into.
+    fn take(&mut self, name: String, path: PathBuf, peeks: &mut usize) {
+        let file = name.rsplit('/').next().unwrap_or_default();
+        if is_directory(&path) {
+            if *peeks > 0 {
+                *peeks -= 1;
+                let below = entries(&path).unwrap_or_default();
+                if below.iter().any(|(file, path)| is_manifest(file) && !is_directory(path)) {
+                    self.unread.push((name.into(), Unread::Depth));
+                }
+            }
+        } else if is_manifest(file) {
+            self.files.push((name.into(), path));
+        } else if looks_like_manifest(file) {
+            self.unread.push((name.into(), Unread::Name));
+        }
+    }
+}
+
+/// Whether a file that is not one of a manifest by its name was probably meant as one, such as `a.yml.txt` and `A.YAML`.
+fn looks_like_manifest(file: &str) -> bool {
+    let lower = file.to_ascii_lowercase();
+    let ending = lower.rsplit('.').next().unwrap_or_default();
+    let is_named = [".yaml", ".yml"].iter().any(|part| lower.contains(part)) || lower.ends_with(".json");
+    is_named && !lower.ends_with('~') && !NOT_MEANT.contains(&ending)
 }
 
 /// Reads a file unless what was `seen` proves that it is the same. A content read again and found equal is [`Reading::Same`].

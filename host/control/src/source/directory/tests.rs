@@ -96,7 +96,7 @@ fn files_of_any_number_and_one_level_of_directories_are_read_and_others_are_not(
     let burst = place.look();
     let names = ["a", "b", "c", "d", "e"].map(|name| format!("+ConfigMap default/{name}"));
     assert_eq!(told(&burst), names);
-    assert_eq!(reasons(&burst), []);
+    assert_eq!(reasons(&burst), [("below/deeper", "NotRead")], "what is not read is said");
     assert!(place.directory.look().is_none(), "nothing has changed");
 }
 
@@ -170,7 +170,7 @@ fn an_emptied_file_keeps_its_last_good_objects_and_says_how_to_remove_them() {
         fs::remove_file(place.dir.path().join("a.yaml")).expect("removed");
         let burst = place.look();
         let gone = vec!["-ConfigMap default/a".to_owned()];
-        assert_eq!((told(&burst), reasons(&burst)), (gone, Vec::new()));
+        assert_eq!((told(&burst), reasons(&burst)), (gone, vec![("", "NoManifests")]));
     }
 }
 
@@ -265,7 +265,10 @@ fn what_cannot_be_read_keeps_its_objects_and_says_so() {
     assert_eq!((told(&burst), reasons(&burst)), (Vec::new(), vec![("a.yaml", "Unreadable")]));
     fs::remove_file(&path).expect("removed");
     let burst = place.look();
-    assert_eq!((told(&burst), reasons(&burst)), (vec!["-ConfigMap default/a".to_owned()], Vec::new()));
+    assert_eq!(
+        (told(&burst), reasons(&burst)),
+        (vec!["-ConfigMap default/a".to_owned()], vec![("", "NoManifests")])
+    );
 }
 
 #[test]
