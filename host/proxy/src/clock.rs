@@ -102,8 +102,8 @@ impl Clock {
 /// Finds out that a client takes nothing of its answer: the answer's timer came, and the answer was not polled then.
 ///
 /// While a client takes data, its connection polls the answer, which looks at its own timer. When the client has stopped, the
-/// connection waits for the client alone, and whatever the answer has to say about time is not heard. So whoever polls the
-/// connection (HTTP/1.1) or the stream (HTTP/2) asks here afterwards. It costs no look at a clock, and nothing per chunk.
+/// connection waits for the client alone, and the answer is not polled, so its timer has no effect. The task that polls the
+/// connection (HTTP/1.1) or the stream (HTTP/2) therefore asks here after each poll. It costs no look at a clock, and nothing per chunk.
 #[derive(Debug)]
 pub(crate) struct Stall {
     clock: Rc<Clock>,

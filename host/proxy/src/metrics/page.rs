@@ -79,7 +79,7 @@ fn run(rung: &Receiver<()>, show: &watch::Sender<Shown>, begun: &AtomicU64, rend
     // On Linux this is the thread's own. Where it is refused, it runs at ordinary priority.
     let _ = rustix::process::nice(NICENESS);
     while rung.recv().is_ok() {
-        // Counted before it is begun: who asks from here on waits for the next one.
+        // Counted before it is begun: an asker that comes from here on waits for the next one.
         let number = begun.fetch_add(1, SeqCst) + 1;
         let start = Instant::now();
         let text = Bytes::from(render());

@@ -94,7 +94,7 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
             .serve_connection(TokioIo::new(io), service);
         drive(pin!(connection), &watch, |connection| connection.graceful_shutdown()).await
     };
-    // One that floods is told why, and must be able to read it.
+    // A client that floods gets a GOAWAY with the reason, and must be able to read it.
     if ended == Ended::Orderly || watch.is_flooding.get() {
         linger(&watch).await;
     }

@@ -109,7 +109,7 @@ impl ClientIo {
         self.frames = Some(Box::new(Frames::new(self.watch.clock.now_ms())));
     }
 
-    /// Looks at what was read. An error if the client sends too many control frames; it is told so.
+    /// Looks at what was read. An error, and a GOAWAY for the client, if it sends too many control frames.
     fn inspect(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> io::Result<()> {
         let Some(frames) = &mut self.frames else { return Ok(()) };
         if frames.read(bytes, self.watch.clock.now_ms()) {
