@@ -109,6 +109,10 @@ pub(crate) struct Stall {
     clock: Rc<Clock>,
     /// The answer's timer; [`NO_TIMER`] while no answer is on its way.
     timer: Cell<u32>,
+    /// How long the client may take nothing, milliseconds.
+    idle_ms: Cell<u64>,
+    /// Bytes were written since the timer was last looked at.
+    has_written: Cell<bool>,
 }
 
 /// Not the index of a timer.
@@ -117,12 +121,24 @@ const NO_TIMER: u32 = u32::MAX;
 impl Stall {
     /// Without an answer.
     pub(crate) fn new(clock: &Rc<Clock>) -> Rc<Self> {
-        Rc::new(Self { clock: Rc::clone(clock), timer: Cell::new(NO_TIMER) })
+        Rc::new(Self {
+            clock: Rc::clone(clock),
+            timer: Cell::new(NO_TIMER),
+            idle_ms: Cell::new(0),
+            has_written: Cell::new(false),
+        })
     }
 
-    /// An answer begins that sets `timer` with every progress. Until [`Self::clear`], which must come before the timer goes.
-    pub(crate) fn watch(&self, timer: &Timer) {
+    /// An answer begins that sets `timer` to `idle` with every progress. Until [`Self::clear`], which must come before the timer
+    /// goes.
+    pub(crate) fn watch(&self, timer: &Timer, idle: Duration) {
         self.timer.set(timer.index);
+        self.idle_ms.set(u64::try_from(idle.as_millis()).unwrap_or(NEVER / 2));
+    }
+
+    /// The socket took bytes of the answer. A client so slow that the answer is not polled in time has not stalled then.
+    pub(crate) fn wrote(&self) {
+        self.has_written.set(true);
     }
 
     /// The answer has ended.
@@ -142,7 +158,15 @@ impl Stall {
         if slot.waker.is_none() {
             slot.waker = Some(cx.waker().clone());
         }
-        slot.at_ms <= self.clock.now_ms()
+        let now_ms = self.clock.now_ms();
+        if slot.at_ms > now_ms {
+            return false;
+        }
+        let is_slow = self.has_written.replace(false);
+        if is_slow {
+            slot.at_ms = now_ms.saturating_add(self.idle_ms.get());
+        }
+        !is_slow
     }
 }
 
@@ -239,10 +263,15 @@ mod tests {
         let (timer, stall) = (clock.timer(), Stall::new(&clock));
         let is_stalled = || stall.is_stalled(&mut Context::from_waker(Waker::noop()));
         timer.set_at(1_000);
-        stall.watch(&timer);
+        stall.watch(&timer, Duration::from_millis(500));
         assert!(!is_stalled());
+        stall.wrote();
         clock.tick(epoch + Duration::from_millis(1_000));
-        assert!(is_stalled());
+        assert!(!is_stalled(), "the client is slow, and takes something");
+        clock.tick(epoch + Duration::from_millis(1_499));
+        assert!(!is_stalled());
+        clock.tick(epoch + Duration::from_millis(1_500));
+        assert!(is_stalled(), "it took nothing since");
         timer.set_at(2_000);
         assert!(!is_stalled(), "it went on");
         clock.tick(epoch + Duration::from_millis(2_000));

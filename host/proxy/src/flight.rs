@@ -137,10 +137,10 @@ impl Flight {
         }
     }
 
-    /// An engine's answer begins to go to the client, which may not pause for longer than the timer is set to.
-    pub(crate) fn watch_client(&mut self) {
+    /// An engine's answer begins to go to the client, which may take nothing for so long.
+    pub(crate) fn watch_client(&mut self, idle: Duration) {
         let stall = self.client.watch.stall();
-        stall.watch(&self.timer);
+        stall.watch(&self.timer, idle);
         self.stall = Some(stall);
     }
 

@@ -68,7 +68,7 @@ pub(crate) fn answer(mut won: Box<Won>, flight: Flight, idle: Duration) -> Respo
         Answer::Full(Bytes::new())
     } else {
         relay.flight.timer.set_after(idle);
-        relay.flight.watch_client();
+        relay.flight.watch_client(idle);
         Answer::Relay(Box::new(relay))
     };
     let mut response = Response::new(body);

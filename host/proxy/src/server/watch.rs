@@ -116,6 +116,8 @@ impl Watch {
 
     /// Bytes went to the client.
     pub(super) fn wrote_something(&self) {
+        // Of HTTP/1.1 alone: a stream of HTTP/2 has its own, which its window moves.
+        self.stall.wrote();
         // A slow reader may have its answer whole. Not so in HTTP/2, where whoever sends a PING makes us write.
         if self.order.get() == Some(Order::Finish) && !self.is_h2.get() {
             self.finishing_ms.set(self.clock.now_ms());
