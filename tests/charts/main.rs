@@ -9,3 +9,4 @@ mod overlays;
 mod render;
 mod rights;
 mod values;
+mod wanted;

@@ -47,7 +47,7 @@ pub(crate) fn run(command: &mut Command) -> Result<String, String> {
 pub(crate) fn template(helm: &str, args: &[&str]) -> Result<String, String> {
     let mut command = tool(helm);
     command.args(["template", RELEASE]).arg(path("charts/wicketgate")).args(["--namespace", NAMESPACE]);
-    command.args(["--api-versions", "monitoring.coreos.com/v1"]).args(args);
+    command.args(args);
     run(&mut command)
 }
 

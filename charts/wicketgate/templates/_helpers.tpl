@@ -17,6 +17,11 @@
 {{- end -}}
 {{- end -}}
 
+{{/* The namespace of everything that names none. */}}
+{{- define "wicketgate.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride -}}
+{{- end -}}
+
 {{/* A name with a suffix, still at most 63 characters. Takes a list: the context and the suffix. */}}
 {{- define "wicketgate.suffixed" -}}
 {{- $suffix := index . 1 -}}
@@ -25,7 +30,7 @@
 
 {{/* The name of cluster-wide objects: two releases of one name in two namespaces must not share them. */}}
 {{- define "wicketgate.clusterName" -}}
-{{- printf "%s:%s" .Release.Namespace (include "wicketgate.fullname" .) -}}
+{{- printf "%s:%s" (include "wicketgate.namespace" .) (include "wicketgate.fullname" .) -}}
 {{- end -}}
 
 {{- define "wicketgate.chart" -}}
@@ -56,26 +61,27 @@ app.kubernetes.io/component: gateway
   "app.kubernetes.io/part-of" "wicketgate"
   "app.kubernetes.io/managed-by" .Release.Service
   "helm.sh/chart" (include "wicketgate.chart" .) -}}
-{{- toYaml (merge $own .Values.commonLabels) -}}
+{{- include "wicketgate.rendered" (list . (merge $own .Values.commonLabels)) -}}
 {{- end -}}
 {{- end -}}
 
 {{/* `annotations:` of an object. Takes a list: the context and the object's own annotations. */}}
 {{- define "wicketgate.annotations" -}}
-{{- with merge (dict) (default (dict) (index . 1)) (index . 0).Values.commonAnnotations -}}
+{{- $context := index . 0 -}}
+{{- with merge (dict) (default (dict) (index . 1)) $context.Values.commonAnnotations -}}
 annotations:
-  {{- toYaml . | nindent 2 }}
+  {{- include "wicketgate.rendered" (list $context .) | nindent 2 }}
 {{- end -}}
 {{- end -}}
 
 {{- define "wicketgate.image" -}}
 {{- $image := .Values.image -}}
 {{- $name := $image.repository -}}
-{{- if $image.registry -}}{{- $name = printf "%s/%s" $image.registry $name -}}{{- end -}}
+{{- with default $image.registry (default (dict) .Values.global).imageRegistry -}}{{- $name = printf "%s/%s" . $name -}}{{- end -}}
 {{- if $image.digest -}}
 {{- printf "%s@%s" $name $image.digest -}}
 {{- else -}}
-{{- printf "%s:%s" $name (default .Chart.AppVersion $image.tag) -}}
+{{- printf "%s:%s" $name (default .Chart.AppVersion (include "wicketgate.text" $image.tag)) -}}
 {{- end -}}
 {{- end -}}
 
@@ -90,7 +96,7 @@ annotations:
 {{/* The namespaces that are watched, one per line; none means all. */}}
 {{- define "wicketgate.watchNamespaces" -}}
 {{- if eq .Values.rbac.scope "namespace" -}}
-{{- join "\n" (default (list .Release.Namespace) .Values.watchNamespaces | uniq) -}}
+{{- join "\n" (default (list (include "wicketgate.namespace" .)) .Values.watchNamespaces | uniq) -}}
 {{- end -}}
 {{- end -}}
 
@@ -105,13 +111,49 @@ annotations:
 {{- end -}}
 {{- end -}}
 
-{{/* Whether there can be more than one replica: "true" or nothing. */}}
-{{- define "wicketgate.replicated" -}}
-{{- $least := ternary .Values.autoscaling.minReplicas .Values.replicaCount .Values.autoscaling.enabled -}}
-{{- if gt (int $least) 1 -}}true{{- end -}}
+{{/* Whether an object of this chart scales the Deployment: "true" or nothing. */}}
+{{- define "wicketgate.isScaled" -}}
+{{- if or .Values.autoscaling.enabled .Values.keda.enabled -}}true{{- end -}}
 {{- end -}}
 
-{{/* Whether the Prometheus operator's kinds are there: "true" or nothing. */}}
-{{- define "wicketgate.hasPrometheusOperator" -}}
-{{- if .Capabilities.APIVersions.Has "monitoring.coreos.com/v1" -}}true{{- end -}}
+{{/* Whether there can be more than one replica: "true" or nothing. Without a number something else decides. */}}
+{{- define "wicketgate.replicated" -}}
+{{- $least := ternary .Values.autoscaling.minReplicas .Values.replicaCount (eq "true" (include "wicketgate.isScaled" .)) -}}
+{{- if or (kindIs "invalid" $least) (gt (int $least) 1) -}}true{{- end -}}
+{{- end -}}
+
+{{/* Secret with the certificate of the TLS listener. */}}
+{{- define "wicketgate.tlsSecret" -}}
+{{- default (include "wicketgate.suffixed" (list . "tls")) .Values.tls.existingSecret -}}
+{{- end -}}
+
+{{/* Pull secrets, a YAML list: the parent chart's (`global`), as names or objects, and this chart's own. */}}
+{{- define "wicketgate.imagePullSecrets" -}}
+{{- $secrets := list -}}
+{{- range concat (default (list) (default (dict) .Values.global).imagePullSecrets) (default (list) .Values.imagePullSecrets) -}}
+{{- $secrets = append $secrets (ternary (dict "name" .) . (kindIs "string" .)) -}}
+{{- end -}}
+{{- if $secrets -}}{{- uniq $secrets | toYaml -}}{{- end -}}
+{{- end -}}
+
+{{/* What each scrape of the metrics port says, as the kinds of the Prometheus operator spell it. Takes the monitor's values. */}}
+{{- define "wicketgate.scrape" -}}
+port: metrics
+path: /metrics
+interval: {{ .interval }}
+scrapeTimeout: {{ .scrapeTimeout }}
+honorLabels: {{ .honorLabels }}
+{{- with .scheme }}
+scheme: {{ . }}
+{{- end }}
+{{- with .tlsConfig }}
+tlsConfig:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* How fast replicas come and go. Streams last minutes: removing a pod is dearer than keeping it. */}}
+{{- define "wicketgate.scalingBehavior" -}}
+{{- $slow := dict "scaleDown" (dict "stabilizationWindowSeconds" (int .Values.autoscaling.scaleDownStabilizationSeconds)) -}}
+{{- merge (deepCopy .Values.autoscaling.behavior) $slow | toYaml -}}
 {{- end -}}

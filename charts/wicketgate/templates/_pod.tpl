@@ -19,12 +19,15 @@
 {{- end }}
 - --drain-delay={{ int64 .Values.shutdown.delaySeconds }}s
 - --drain-timeout={{ int64 .Values.shutdown.drainSeconds }}s
-- --prefix-index-bytes={{ int64 $gateway.prefixIndexBytes }}
-- --body-memory-bytes={{ int64 $gateway.bodyMemoryBytes }}
+- --prefix-index-bytes={{ include "wicketgate.bytes" $gateway.prefixIndexBytes }}
+- --body-memory-bytes={{ include "wicketgate.bytes" $gateway.bodyMemoryBytes }}
 - --policy-instances={{ int64 $gateway.policyInstances }}
 - --engine-scrape-interval={{ $gateway.engineScrapeInterval }}
 - --model-refresh-interval={{ $gateway.modelRefreshInterval }}
 - --policy-dir=/policies
+{{- if .Values.policyCache.enabled }}
+- --policy-cache-dir=/var/cache/wicketgate
+{{- end }}
 - --log-format={{ $gateway.logFormat }}
 {{- if $gateway.engineControl }}
 - --engine-control
@@ -61,7 +64,7 @@
 
 {{/* Ports of the container, a YAML list. */}}
 {{- define "wicketgate.containerPorts" -}}
-- {name: http, containerPort: 8001, protocol: TCP}
+- {name: http, containerPort: 8001, protocol: TCP{{ with .Values.gateway.hostPort }}, hostPort: {{ . }}{{ end }}}
 {{- if .Values.tls.enabled }}
 - {name: https, containerPort: {{ .Values.tls.containerPort }}, protocol: TCP}
 {{- end }}
@@ -83,8 +86,53 @@
 {{- $mounts = append $mounts (dict "name" "policies" "mountPath" "/policies" "readOnly" true) -}}
 {{- end -}}
 {{- if .Values.tls.enabled -}}
-{{- $volumes = append $volumes (dict "name" "tls" "secret" (dict "secretName" .Values.tls.existingSecret "defaultMode" 288)) -}}
+{{- $volumes = append $volumes (dict "name" "tls" "secret" (dict "secretName" (include "wicketgate.tlsSecret" .) "defaultMode" 288)) -}}
 {{- $mounts = append $mounts (dict "name" "tls" "mountPath" "/etc/wicketgate/tls" "readOnly" true) -}}
 {{- end -}}
+{{- if .Values.policyCache.enabled -}}
+{{- $source := dict "emptyDir" (dict "sizeLimit" .Values.policyCache.size) -}}
+{{- if .Values.policyCache.persistent -}}
+{{- $source = dict "persistentVolumeClaim" (dict "claimName" (include "wicketgate.policyCacheClaim" .)) -}}
+{{- end -}}
+{{- $volumes = append $volumes (merge (dict "name" "policy-cache") $source) -}}
+{{- $mounts = append $mounts (dict "name" "policy-cache" "mountPath" "/var/cache/wicketgate") -}}
+{{- end -}}
 {{- dict "volumes" (concat $volumes .Values.extraVolumes) "mounts" (concat $mounts .Values.extraVolumeMounts) | toYaml -}}
+{{- end -}}
+
+{{/* Claim of the policy cache. */}}
+{{- define "wicketgate.policyCacheClaim" -}}
+{{- default (include "wicketgate.suffixed" (list . "policies-cache")) .Values.policyCache.existingClaim -}}
+{{- end -}}
+
+{{/* The user's environment variables, a YAML list: given as such, or as a map of names to texts or to `{valueFrom: …}`. */}}
+{{- define "wicketgate.extraEnv" -}}
+{{- $list := list -}}
+{{- if kindIs "map" .Values.extraEnv -}}
+{{- range $name, $value := .Values.extraEnv -}}
+{{- if kindIs "map" $value -}}
+{{- $list = append $list (merge (dict "name" $name) $value) -}}
+{{- else if not (kindIs "invalid" $value) -}}
+{{- $list = append $list (dict "name" $name "value" (include "wicketgate.text" $value)) -}}
+{{- end -}}
+{{- end -}}
+{{- else -}}
+{{- range .Values.extraEnv -}}
+{{- $list = append $list (ternary (merge (dict "value" (include "wicketgate.text" .value)) .) . (hasKey . "value")) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $list -}}
+{{- end -}}
+
+{{/* Settings of the pod that are passed on as they are, YAML; templates in them are rendered. */}}
+{{- define "wicketgate.podSettings" -}}
+{{- $settings := dict -}}
+{{- range $name := list "priorityClassName" "runtimeClassName" "schedulerName" "hostAliases" "dnsConfig" "dnsPolicy" "nodeSelector" "tolerations" "affinity" "initContainers" -}}
+{{- with index $.Values $name -}}{{- $_ := set $settings $name . -}}{{- end -}}
+{{- end -}}
+{{- if .Values.hostNetwork -}}
+{{- $_ := set $settings "hostNetwork" true -}}
+{{- $_ := set $settings "dnsPolicy" (default "ClusterFirstWithHostNet" .Values.dnsPolicy) -}}
+{{- end -}}
+{{- if $settings -}}{{- tpl (toYaml $settings) . -}}{{- end -}}
 {{- end -}}
