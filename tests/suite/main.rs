@@ -15,6 +15,7 @@ mod headers;
 mod hostile;
 mod isolation;
 mod lifecycle;
+mod logs;
 mod manifests;
 mod multipart;
 mod network;

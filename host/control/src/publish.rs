@@ -18,6 +18,7 @@ use crate::index::{Index, Services};
 use crate::observe::ObservedModels;
 use crate::source::Burst;
 
+pub(crate) mod news;
 mod policy_files;
 pub(crate) mod run;
 

@@ -20,6 +20,7 @@ use crate::index::Index;
 use crate::metrics::{CacheSource, ControllerMetrics};
 use crate::observe::gpu::GpuObserver;
 use crate::observe::{Cards, GpuSettings, ObserveSettings, Observer};
+use crate::publish::news::InForce;
 use crate::publish::run::{CHANGED_PODS_MAX, LISTS_MAX, REMARKS_MAX, Shell};
 use crate::publish::{Core, ForgetSlots, Report};
 use crate::source::BURSTS_MAX;
@@ -146,6 +147,7 @@ pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
         changed_pods: pods_in,
         reports: report,
         metrics: metrics.clone(),
+        in_force: InForce::default(),
     };
     metrics.follow_caches(CacheSource {
         reports: reports.clone(),

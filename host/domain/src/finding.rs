@@ -55,29 +55,50 @@ pub struct Finding {
     pub remedy: String,
 }
 
+impl Finding {
+    /// As the finding is printed, without its severity: for a log, whose lines have a level of their own.
+    pub fn sentence(&self) -> String {
+        Printed { finding: self, has_severity: false }.to_string()
+    }
+}
+
 impl fmt::Display for Finding {
     /// `file:line:column: error: Kind ns/name: field: message (remedy)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.origin.file.is_empty() {
-            write!(f, "{}:", self.origin.file)?;
-            if self.origin.line > 0 {
-                write!(f, "{}:", self.origin.line)?;
-                if self.origin.column > 0 {
-                    write!(f, "{}:", self.origin.column)?;
+        Printed { finding: self, has_severity: true }.fmt(f)
+    }
+}
+
+struct Printed<'a> {
+    finding: &'a Finding,
+    has_severity: bool,
+}
+
+impl fmt::Display for Printed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Finding { severity, object, origin, field, reason, message, remedy } = self.finding;
+        if !origin.file.is_empty() {
+            write!(f, "{}:", origin.file)?;
+            if origin.line > 0 {
+                write!(f, "{}:", origin.line)?;
+                if origin.column > 0 {
+                    write!(f, "{}:", origin.column)?;
                 }
             }
             f.write_str(" ")?;
         }
-        write!(f, "{}: ", self.severity.as_str())?;
-        if !self.object.is_empty() {
-            write!(f, "{}: ", self.object)?;
+        if self.has_severity {
+            write!(f, "{}: ", severity.as_str())?;
         }
-        if !self.field.is_empty() {
-            write!(f, "{}: ", self.field)?;
+        if !object.is_empty() {
+            write!(f, "{object}: ")?;
         }
-        write!(f, "{} [{}]", self.message, self.reason)?;
-        if !self.remedy.is_empty() {
-            write!(f, " -> {}", self.remedy)?;
+        if !field.is_empty() {
+            write!(f, "{field}: ")?;
+        }
+        write!(f, "{message} [{reason}]")?;
+        if !remedy.is_empty() {
+            write!(f, " -> {remedy}")?;
         }
         Ok(())
     }

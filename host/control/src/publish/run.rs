@@ -1,13 +1,12 @@
 //! The shell around [`Core`]: hears, publishes, reports.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::assemble::Assembled;
-use domain::finding::{Finding, Severity};
+use domain::finding::Finding;
 use domain::name::{Generation, ObjectName};
 use domain::policy::Prepare;
 use domain::pool::Pool;
@@ -17,6 +16,7 @@ use manifest::{Change, Kind};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use super::news::{InForce, log_findings};
 use super::policy_files::PolicyFiles;
 use super::{Core, Input, Remarks, Report};
 use crate::metrics::{CONFIGURATION, ControllerMetrics, Reconciled};
@@ -67,6 +67,8 @@ pub(crate) struct Shell {
     pub(crate) reports: watch::Sender<Report>,
     /// Counts what happens here.
     pub(crate) metrics: ControllerMetrics,
+    /// Which policies the log has named.
+    pub(crate) in_force: InForce,
 }
 
 impl fmt::Debug for Shell {
@@ -195,6 +197,7 @@ impl Shell {
             endpoints = assembled.snapshot.endpoints.len(),
             "published"
         );
+        self.in_force.log(&assembled.snapshot);
         self.report(Some(generation));
     }
 
@@ -207,7 +210,7 @@ impl Shell {
         let answered = self.core.is_answered();
         let facts = Arc::new(self.core.facts());
         self.reports.send_modify(|report| {
-            log_new(&report.findings, &findings);
+            log_findings(&report.findings, &findings);
             let generation = published.unwrap_or(report.generation);
             *report = Report { findings, excluded, bursts, answered, facts, generation };
         });
@@ -225,21 +228,6 @@ fn changed_pods(inputs: &[Input]) -> Vec<ObjectName> {
         _ => None,
     });
     pods.collect()
-}
-
-/// Logs what was not wrong before, each once.
-fn log_new(before: &[Finding], now: &[Finding]) {
-    let what = |finding: &Finding| {
-        let Finding { object, origin, field, reason, message, .. } = finding;
-        (Arc::clone(object), Arc::clone(&origin.file), field.clone(), *reason, message.clone())
-    };
-    let before: HashSet<_> = before.iter().map(what).collect();
-    for finding in now.iter().filter(|finding| !before.contains(&what(finding))) {
-        match finding.severity {
-            Severity::Info => tracing::info!("{finding}"),
-            Severity::Warning | Severity::Error => tracing::warn!("{finding}"),
-        }
-    }
 }
 
 /// Builds the session rings that chains will ask for, beside everything else: one of 64 endpoints takes 2 ms, which the
