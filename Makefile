@@ -8,6 +8,8 @@ POLICIES := target/policies
 TRACE ?=
 KEEP ?=
 DEMO_FLAGS ?=
+# One line of progress instead of what a command says; all of it if the command fails.
+STEP := tests/demo/step.sh
 
 # One test of the cluster suite, or several by a part of their names: `make test-cluster TEST=leader`.
 TEST ?=
@@ -28,9 +30,12 @@ policies: ## Build the policy components into target/policies (adds the wasm tar
 build: policies ## Build the release binary: target/release/wicketgate
 	$(CARGO) build --release --bin wicketgate
 
-demo: policies ## The main job: a trace through the gateway over simulated engines (TRACE=FILE, KEEP=1)
-	$(CARGO) build --release --bin wicketgate --bin demo
-	target/release/demo --gateway target/release/wicketgate $(if $(TRACE),--trace $(TRACE)) $(if $(KEEP),--keep) $(DEMO_FLAGS)
+demo: ## The main job: a trace through the gateway over simulated engines (TRACE=FILE, KEEP=1)
+	@tests/demo/announce.sh
+	@$(STEP) "[1/3] routing policies" $(CARGO) run --manifest-path policies/Cargo.toml -p build --
+	@$(STEP) "[2/3] gateway and engines" $(CARGO) build --release --bin wicketgate --bin demo
+	@echo "[3/3] the trace"
+	@target/release/demo --gateway target/release/wicketgate $(if $(TRACE),--trace $(TRACE)) $(if $(KEEP),--keep) $(DEMO_FLAGS)
 
 check: policies ## Format, lint, unit tests: the inner loop
 	$(CARGO) fmt --all --check
@@ -46,7 +51,7 @@ test-core: check python ## Everything that needs no cluster
 	WICKETGATE_PYTHON=$(abspath $(VENV))/bin/python $(CARGO) test --workspace --test suite
 
 test-cluster: policies ## The gateway on a real API server, which is built once from Go modules (TEST=NAME)
-	tests/cluster/binaries.sh
+	@$(STEP) "control plane and tools (five minutes the first time)" tests/cluster/binaries.sh
 	$(CARGO) build --bin wicketgate
 	$(CARGO) test --workspace --test cluster --test charts --no-run
 ifeq ($(TEST),)
@@ -65,7 +70,7 @@ python: $(VENV)/ready ## The pinned clients and servers that the suite runs (ope
 
 $(VENV)/ready: tests/requirements.txt
 	python3 -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --requirement tests/requirements.txt
+	@$(STEP) "Python clients and servers (some minutes the first time)" $(VENV)/bin/pip install --requirement tests/requirements.txt
 	touch $@
 
 bench: policies ## Criterion, the image's binary beside nginx, routing in virtual time (see docs/benchmarks.md)

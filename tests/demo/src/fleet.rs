@@ -73,11 +73,11 @@ impl Fleet {
         self.services.iter().flat_map(|(_, model, engines)| engines.iter().map(|engine| (*model, engine)))
     }
 
-    /// The manifests: the seed's two, byte for byte, and what they refer to.
+    /// The manifests: two of the production stack's samples, byte for byte, and what they refer to.
     pub(crate) fn manifests(&self) -> Vec<(String, String)> {
         vec![
             ("basic-inference.yaml".into(), BASIC_INFERENCE.into()),
-            ("gateway.yaml".into(), gateway(Phase::Seed)),
+            ("gateway.yaml".into(), gateway(Phase::Stateful)),
             ("services.yaml".into(), SERVICES.into()),
             ("engines.yaml".into(), self.slices()),
         ]
@@ -110,16 +110,26 @@ impl Fleet {
 /// Which chain decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// The seed's: session affinity, prefix hash, GPU-load aware.
-    Seed,
+    /// Session affinity, prefix hash, GPU-load aware.
+    Stateful,
     /// Round robin alone, to see the difference.
     RoundRobin,
+}
+
+impl Phase {
+    /// Its policies, in the order in which they are asked.
+    pub(crate) const fn policies(self) -> &'static str {
+        match self {
+            Self::Stateful => "session-affinity, prefix-hash, gpu-load-aware",
+            Self::RoundRobin => "round-robin",
+        }
+    }
 }
 
 /// The gateway's manifest in a phase.
 pub(crate) fn gateway(phase: Phase) -> String {
     match phase {
-        Phase::Seed => LLM_GATEWAY.into(),
+        Phase::Stateful => LLM_GATEWAY.into(),
         Phase::RoundRobin => LLM_GATEWAY.replace(
             "  schedulingPolicy: \"gpu-load-aware\"\n  routeStrategy: \"PrefixHash\"\n  sessionAffinity: true\n",
             "  routeStrategy: \"round-robin\"\n",

@@ -22,7 +22,7 @@ use crate::say;
 /// How often progress is shown.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 /// The part of the trace that each chain decides.
-const PHASES: [Phase; 3] = [Phase::Seed, Phase::RoundRobin, Phase::Seed];
+const PHASES: [Phase; 3] = [Phase::Stateful, Phase::RoundRobin, Phase::Stateful];
 
 /// What came of one request.
 #[derive(Clone, Debug)]
@@ -99,8 +99,8 @@ impl Load {
                     process.write("gateway.yaml", &gateway(PHASES[phase]));
                     process.published_after(from).await;
                     say(format_args!(
-                        "        gateway.yaml edited: {:?} is in force after {:.0} ms, with {} requests in flight",
-                        PHASES[phase], edited.elapsed().as_secs_f64() * 1e3, process.metric_sum("wicketgate_requests_in_flight").await,
+                        "        gateway.yaml edited: {} in force after {:.0} ms; requests in flight meanwhile: {}",
+                        PHASES[phase].policies(), edited.elapsed().as_secs_f64() * 1e3, process.metric_sum("wicketgate_requests_in_flight").await,
                     ));
                 }
             }
@@ -109,12 +109,12 @@ impl Load {
 
     fn show(&self, start: Instant, phase: usize) {
         say(format_args!(
-            "{:5.0} s  {:5} of {} answered, {} lost, chain: {:?}",
+            "{:5.0} s  {:5} of {} requests answered, {} lost; policies: {}",
             start.elapsed().as_secs_f64(),
             self.done.load(Relaxed),
             self.workload.requests.len(),
             self.lost.load(Relaxed),
-            PHASES[phase]
+            PHASES[phase].policies()
         ));
     }
 

@@ -84,7 +84,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     if args.keep {
         keep(&gateway).await?;
     }
-    anyhow::ensure!(lost == 0, "{lost} requests were lost");
+    anyhow::ensure!(lost == 0, "requests lost: {lost}");
     say(format_args!("every request was answered whole, across both swaps."));
     Ok(())
 }
@@ -111,7 +111,7 @@ async fn keep(gateway: &Gateway) -> anyhow::Result<()> {
     let model = fleet::CHAT_MODEL;
     say(format_args!(
         "\nStill running until Ctrl-C. Ask it something:\n\n  \
-         curl {url}/v1/chat/completions -d '{{\"model\":\"{model}\",\"max_tokens\":8,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello!\"}}]}}'\n\n  \
+         curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{{\"model\":\"{model}\",\"max_tokens\":8,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello!\"}}]}}'\n\n  \
          python3 -c 'import openai; print(openai.OpenAI(base_url=\"{url}/v1\", api_key=\"none\").chat.completions.create(model=\"{model}\", max_tokens=8, messages=[{{\"role\": \"user\", \"content\": \"Hello!\"}}]))'\n\n\
          Why did it go there?   curl http://{admin}/explain\n\
          Metrics:               curl http://{admin}/metrics\n\

@@ -6,7 +6,7 @@ use std::time::Duration;
 use harness::gateway::Gateway;
 use hdrhistogram::Histogram;
 
-use crate::fleet::Fleet;
+use crate::fleet::{AGENT_MODEL, CHAT_MODEL, Fleet};
 use crate::load::Played;
 use crate::say;
 
@@ -66,7 +66,7 @@ fn header(first: &str) -> String {
 
 fn parts(played: &[Played]) {
     say(format_args!("{}", header("part of the trace")));
-    let names = ["1 the seed's chain", "2 round robin", "3 the seed's chain"];
+    let names = ["1 session, prefix, load", "2 round robin", "3 session, prefix, load"];
     for (phase, name) in names.iter().enumerate() {
         say(format_args!("{name:<24} {}", Row::of(played.iter().filter(|one| one.phase == phase)).text()));
     }
@@ -93,6 +93,17 @@ fn engines(fleet: &Fleet) {
             totals.cached_tokens as f64 / 1e6,
             totals.generated_tokens as f64 / 1e3
         ));
+    }
+    for (model, engine) in fleet.engines().filter(|(_, engine)| engine.totals().finished == 0) {
+        say(format_args!("{}", idle(engine.name(), model)));
+    }
+}
+
+/// Why an engine has served nothing.
+fn idle(engine: &str, model: &str) -> String {
+    match model {
+        CHAT_MODEL | AGENT_MODEL => format!("{engine}: its policies chose others of its model every time."),
+        _ => format!("{engine}: no request of the trace names its model, and models are never mixed."),
     }
 }
 
@@ -133,4 +144,16 @@ fn errors(played: &[Played]) -> BTreeMap<&str, usize> {
         *errors.entry(error).or_default() += 1;
     }
     errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// N14: an engine that served nothing is explained, by its model.
+    #[test]
+    fn an_engine_without_requests_is_explained() {
+        assert!(idle("a-0", CHAT_MODEL).contains("chose others"));
+        assert!(idle("a-0", "another").contains("no request of the trace names its model"));
+    }
 }
