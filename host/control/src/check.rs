@@ -44,11 +44,16 @@ impl fmt::Display for Checked {
         }
         let [errors, warnings] = [Severity::Error, Severity::Warning].map(|severity| self.count(severity));
         let Self { gateways, routes, endpoints, .. } = self;
-        writeln!(
-            f,
-            "{gateways} gateways, {routes} routes, {endpoints} endpoints: {errors} errors, {warnings} warnings"
-        )
+        let [gateways, routes, endpoints] =
+            [(*gateways, "gateway"), (*routes, "route"), (*endpoints, "endpoint")].map(counted);
+        let [errors, warnings] = [(errors, "error"), (warnings, "warning")].map(counted);
+        writeln!(f, "{gateways}, {routes}, {endpoints}: {errors}, {warnings}")
     }
+}
+
+/// A number and its noun, which takes an s for every number but one.
+fn counted((number, noun): (usize, &str)) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Loads `manifests` once, prepares their policies and says what would be in force. Blocks, at most about `wait_max` for

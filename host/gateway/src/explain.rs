@@ -38,7 +38,7 @@ pub(crate) fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let (head, body) = answer.split_once("\r\n\r\n").context("the answer is not HTTP")?;
     let is_found = head.split(' ').nth(1) == Some("200");
     if is_found && args.format == Format::Text {
-        let page: Page = serde_json::from_str(body).context("the answer is no list of decisions")?;
+        let page: Page = serde_json::from_str(body).context("the answer is not a list of decisions")?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let text = if args.request_id.is_some() { page.details(now) } else { page.table(now) };
         say(format_args!("{}", text.trim_end()));

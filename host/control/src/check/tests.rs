@@ -27,7 +27,7 @@ fn a_good_directory_has_no_errors_and_says_what_it_amounts_to() {
     let checked = checked(&text, &FakePrepare::default(), PATIENCE);
     assert!(!checked.has_errors(), "{checked}");
     assert_eq!((checked.gateways, checked.routes, checked.endpoints), (1, 1, 1));
-    assert!(checked.to_string().ends_with("1 gateways, 1 routes, 1 endpoints: 0 errors, 0 warnings\n"));
+    assert!(checked.to_string().ends_with("1 gateway, 1 route, 1 endpoint: 0 errors, 0 warnings\n"));
 }
 
 #[test]

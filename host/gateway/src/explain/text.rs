@@ -102,11 +102,12 @@ impl fmt::Display for Detail<'_> {
         )?;
         let (tokens, cached) = (decision.prompt_tokens, decision.cached_tokens);
         writeln!(f, "  prompt of about {tokens} tokens, {cached} of them believed cached where it went")?;
-        writeln!(f, "  {} of {} endpoints could be chosen", decision.candidates, decision.pool)?;
+        let endpoints = if decision.pool == 1 { "endpoint" } else { "endpoints" };
+        writeln!(f, "  {} of {} {endpoints} could be chosen", decision.candidates, decision.pool)?;
         for entry in &decision.entries {
             writeln!(f, "  - {entry}")?;
         }
-        let endpoint = decision.endpoint.as_deref().unwrap_or("nobody: it was turned away");
+        let endpoint = decision.endpoint.as_deref().unwrap_or("no endpoint: it was turned away");
         write!(f, "  sent to {endpoint}")?;
         match decision.took_us {
             Some(micros) => writeln!(f, ", decided in {micros:.1} µs"),
@@ -121,7 +122,7 @@ impl fmt::Display for Entry {
         if let Some(digest) = &self.digest {
             write!(f, " ({digest})")?;
         }
-        let endpoint = self.endpoint.as_deref().unwrap_or("nobody");
+        let endpoint = self.endpoint.as_deref().unwrap_or("no endpoint");
         match &*self.step {
             "chose" => write!(f, ": chose {endpoint}")?,
             "scored" => write!(f, ": gave scores, the best to {endpoint}")?,
@@ -197,7 +198,7 @@ request r, 1.5 s ago
   - session-affinity (0123456789ab): not asked, the request has no session
   - mine: failed (trap); fuel 70, 3.0 µs
   - load-aware: gave scores, the best to http://a:1; fuel 900
-  - new: only watches, would have chosen nobody; fuel 5
+  - new: only watches, would have chosen no endpoint; fuel 5
   sent to http://a:1, decided in 9.2 µs
 ";
         assert_eq!(page(&[decision("r", &entries)]).details(1_001_500), expected);

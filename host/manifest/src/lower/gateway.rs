@@ -20,7 +20,7 @@ impl<'a> Lowering<'a> {
         let hostnames = self.hostnames(&about, &spec.hostnames);
         let asks_for_service = spec.service.as_ref().is_some_and(|service| service.enabled);
         if asks_for_service && !self.options.creates_services {
-            let message = "nobody creates a Service where there is no cluster";
+            let message = "a Service is created in a cluster only, and this gateway serves from a directory";
             let remedy = "create one that points to the gateway, or use the path prefix";
             self.report.warning(
                 self.bundle,

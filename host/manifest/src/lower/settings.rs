@@ -52,7 +52,7 @@ impl Lowering<'_> {
             ),
         };
         if result.queue_depth > 0 && result.in_flight_max == 0 {
-            let message = "queueDepth has no effect without maxInFlight: nobody ever waits";
+            let message = "queueDepth has no effect without maxInFlight: no request ever waits";
             self.report.warning(
                 self.bundle,
                 about,

@@ -242,7 +242,7 @@ fn the_reference_equals_the_table_of_families() {
     let expected = format!(
         "# Metrics\n\nWritten by `BLESS=1 cargo test -p proxy metrics`. `server` is an endpoint's URL, `gateway` is \
          `namespace/name`. Endpoints, models and gateways that are not configured any more are not shown; requests for \
-         models that nobody routes count under `model=\"other\"`. A number that an engine's page does not give is \
+         models that are not routed count under `model=\"other\"`. A number that an engine's page does not give is \
          absent.\n\n`error_type` and the `reason` of failures are one of: {}.\n\n{}",
         errors.join(", "),
         family::reference()
