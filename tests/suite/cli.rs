@@ -33,7 +33,7 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }
 
-/// `check`: 0 and a summary where all is well, 1 and `file:line:column: what` where something would not be in force.
+/// N14: `check`: 0 and a summary in English where all is well, 1 and `file:line:column: what` where something would not be in force.
 #[tokio::test]
 async fn check_points_at_what_is_wrong_and_says_so_by_its_exit_code() {
     let directory = tempfile::tempdir().unwrap();
@@ -43,7 +43,7 @@ async fn check_points_at_what_is_wrong_and_says_so_by_its_exit_code() {
     let output = run(&["check", text(directory.path())]).await;
     assert_eq!(
         (code(&output), out(&output).trim()),
-        (0, "1 gateways, 1 routes, 1 endpoints: 0 errors, 0 warnings")
+        (0, "1 gateway, 1 route, 1 endpoint: 0 errors, 0 warnings")
     );
 
     std::fs::write(&file, good.replace("modelName: \"m\"", "modelName: [m]")).unwrap();
@@ -254,7 +254,7 @@ async fn bad_flags_end_with_a_usage_error() {
         (&["serve", "--session-key", "x"], "`sessionKey: {header, bodyField}`"),
         (&["serve", "--manifests", manifests, "--listen", "nowhere"], "nowhere"),
         (&["serve", "--manifests", manifests, "--workers", "0"], "--workers"),
-        (&["serve", "--manifests", manifests, "--drain-delay", "5"], "no duration"),
+        (&["serve", "--manifests", manifests, "--drain-delay", "5"], "not a duration"),
         (&["serve", "--manifests", manifests, "--listen-tls", "127.0.0.1:0"], "--tls-cert"),
         (&["serve", "--manifests", manifests, "--tls-cert", "c.pem"], "--tls-key"),
         (&["serve", "--manifests", manifests, "--tls-key", "k.pem"], "--tls-cert"),
@@ -286,4 +286,58 @@ async fn without_arguments_help_is_printed_and_nothing_is_served() {
     let bare = run(&["--manifests", text(&directory.path().join("nowhere"))]).await;
     assert_eq!(code(&bare), 1, "bare flags still serve");
     assert!(err(&bare).contains("nowhere"), "{}", err(&bare));
+}
+
+/// N13: completions for each shell, and a manual page for each command.
+#[tokio::test]
+async fn shells_get_completions_and_every_command_has_a_manual_page() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let output = run(&["completions", shell]).await;
+        assert_eq!(code(&output), 0, "{shell}: {}", err(&output));
+        for word in ["wicketgate", "explain", "manifests"] {
+            assert!(out(&output).contains(word), "{shell}: {word}");
+        }
+    }
+    assert_eq!(code(&run(&["completions", "tcsh"]).await), 2);
+    let page = out(&run(&["man", "serve"]).await);
+    assert!(
+        page.contains(".TH") && page.contains("wicketgate\\-serve") && page.contains("request\\-log"),
+        "{page}"
+    );
+    assert!(out(&run(&["man", "policy", "run"]).await).contains("scenario"));
+    let output = run(&["man", "nothing"]).await;
+    assert!(code(&output) == 1 && err(&output).contains("there is no command"), "{}", err(&output));
+    let directory = tempfile::tempdir().unwrap();
+    assert_eq!(code(&run(&["man", "--out", text(directory.path())]).await), 0);
+    for file in ["wicketgate.1", "wicketgate-serve.1", "wicketgate-policy.1", "wicketgate-policy-check.1"] {
+        assert!(directory.path().join(file).is_file(), "{file}");
+    }
+}
+
+/// N13: the systemd unit and the README's `docker run` start what the binary understands.
+#[tokio::test]
+async fn the_units_and_the_readmes_command_lines_are_understood() {
+    let read = |file: &str| std::fs::read_to_string(root().join(file)).expect(file);
+    let unit = read("deploy/systemd/wicketgate.service");
+    let start = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/wicketgate "))
+        .expect("a start");
+    let readme = read("README.md").replace("\\\n", " ");
+    let docker = readme.lines().find(|line| line.contains("docker run")).expect("a line for docker");
+    let docker = &docker[docker.find(" serve ").expect("its command")..];
+    for line in [start, docker] {
+        let mut args: Vec<&str> = line.split_whitespace().filter(|arg| !arg.starts_with('$')).collect();
+        args.push("--help");
+        let output = run(&args).await;
+        assert_eq!(code(&output), 0, "{line}: {}", err(&output));
+    }
+    let seconds = |text: &str, name: &str| -> u32 {
+        let rest = &text[text.find(name).expect("there") + name.len()..];
+        rest.split('s').next().unwrap().parse().unwrap()
+    };
+    assert!(
+        seconds(&unit, "TimeoutStopSec=") > seconds(&unit, "--drain-timeout="),
+        "a drain is not cut short"
+    );
 }

@@ -92,3 +92,38 @@ async fn a_gateway_without_a_cluster_does_not_wait_for_load_balancers() {
     let said = gateway.logged(|line| line["message"] == "draining").await;
     assert_eq!((&said["signal"], &said["delay"]), (&"SIGTERM".into(), &"0ns".into()));
 }
+
+/// N13: systemd hears when the gateway is ready, that it is alive, and that it ends.
+#[tokio::test]
+async fn a_service_manager_hears_readiness_life_and_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = tokio::net::UnixDatagram::bind(&path).unwrap();
+    let heard = async |wanted: &str| {
+        let mut bytes = [0; 256];
+        let listen = async {
+            loop {
+                let read = socket.recv(&mut bytes).await.unwrap();
+                let text = String::from_utf8(bytes[..read].to_vec()).unwrap();
+                if text.lines().any(|line| line == wanted) {
+                    return text;
+                }
+            }
+        };
+        soon(wanted, listen).await
+    };
+    let engine = engine("m").await;
+    let env = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "100000")];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let mut gateway = Gateway::start(Options { env, args: Vec::new(), ..options(&engine) }).await;
+    heard("READY=1").await;
+    assert_eq!(
+        harness::client::get(gateway.probes, "/readyz").await.status,
+        200,
+        "it was ready when it said so"
+    );
+    heard("WATCHDOG=1").await;
+    gateway.terminate();
+    assert!(heard("STOPPING=1").await.contains("STATUS=drains"));
+    assert_eq!(gateway.exited().await, Some(0));
+}

@@ -60,6 +60,10 @@ pub(crate) enum Command {
     Policy(PolicyCommand),
     /// Ask URLs until each answers with 2xx; exit 1 if one does not in time
     Probe(ProbeArgs),
+    /// Print a shell's completions
+    Completions(CompletionsArgs),
+    /// Print a manual page
+    Man(ManArgs),
 }
 
 /// The gateway's own Service, where none is named.
@@ -298,6 +302,24 @@ pub(crate) struct ProbeArgs {
     pub(crate) timeout: Duration,
 }
 
+/// `wicketgate completions`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell, such as bash: `wicketgate completions bash > /etc/bash_completion.d/wicketgate`
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `wicketgate man`.
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// The command, such as `serve` or `policy run`; without one, `wicketgate` itself
+    pub(crate) command: Vec<String>,
+    /// Write the pages of all commands into this directory instead of printing one
+    #[arg(long, value_name = "DIR", conflicts_with = "command")]
+    pub(crate) out: Option<PathBuf>,
+}
+
 /// `wicketgate policy …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
@@ -346,7 +368,7 @@ fn root_path(text: &str) -> Result<String, String> {
     if path.is_empty() || (path.starts_with('/') && !path.contains(['?', '#', ' '])) {
         return Ok(path.to_owned());
     }
-    Err(format!("{text:?} is no path such as /llm"))
+    Err(format!("{text:?} is not a path such as /llm"))
 }
 
 /// Accepts `HOST:PORT`, `:PORT` (all interfaces) and `localhost:PORT`.
@@ -355,7 +377,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
         Some(port) => format!("0.0.0.0:{port}"),
         None => text.replace("localhost:", "127.0.0.1:"),
     };
-    full.parse().map_err(|_| format!("{text:?} is no address such as 127.0.0.1:8001 or :8001"))
+    full.parse().map_err(|_| format!("{text:?} is not an address such as 127.0.0.1:8001 or :8001"))
 }
 
 fn optional_address(text: &str) -> Result<OptionalAddress, String> {
@@ -367,7 +389,7 @@ fn optional_address(text: &str) -> Result<OptionalAddress, String> {
 
 /// Accepts Go-style durations: `500ms`, `30s`, `1m30s`, `2h`.
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no duration such as 500ms, 30s or 1m30s");
+    let wrong = || format!("{text:?} is not a duration such as 500ms, 30s or 1m30s");
     let mut rest = text;
     let mut total = Duration::ZERO;
     if rest.is_empty() {

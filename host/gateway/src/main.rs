@@ -10,6 +10,8 @@ mod args;
 mod check;
 mod crds;
 mod explain;
+mod generated;
+mod notify;
 mod pages;
 mod policies;
 mod probe;
@@ -52,6 +54,8 @@ fn main() -> ExitCode {
         Some(Command::Crds(args)) => crds::print(&args),
         Some(Command::Policy(command)) => policies::run(&command),
         Some(Command::Probe(args)) => probe::probe(&args),
+        Some(Command::Completions(args)) => generated::completions(&args),
+        Some(Command::Man(args)) => generated::man(&args),
     };
     match result {
         Ok(code) => code,

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::admin::{Page, PageFuture, Pages};
 
 /// A worker that has not beaten for this long hangs, and liveness fails.
-const BEAT_AGE_MAX: Duration = Duration::from_secs(10);
+pub(crate) const BEAT_AGE_MAX: Duration = Duration::from_secs(10);
 /// Decisions that `/explain` shows.
 const EXPLAINED: usize = 50;
 

@@ -8,9 +8,15 @@
 //! change nothing: their default action would cut every request. SIGPIPE is ignored by Rust's runtime.
 
 use std::io::IsTerminal as _;
+use std::sync::Arc;
 use std::time::Duration;
 
+use proxy::Workers;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::args::ServeArgs;
+use crate::notify::{self, Notify};
+use crate::pages::BEAT_AGE_MAX;
 
 /// All signals that are taken, registered early so that none is missed.
 #[derive(Debug)]
@@ -110,6 +116,62 @@ impl Ask {
             Self::Terminate => 128 + 15,
             Self::Interrupt => 128 + 2,
             Self::HangUp => 128 + 1,
+        }
+    }
+}
+
+/// How the data plane ends.
+#[derive(Debug)]
+pub(crate) struct Drain {
+    /// The signal's name, or what else happened.
+    signal: &'static str,
+    /// How long requests are still accepted.
+    pub(crate) delay: Duration,
+    /// How long they may finish after that.
+    pub(crate) timeout: Duration,
+}
+
+impl Drain {
+    /// At a terminal there are no load balancers to wait for, and with no request in flight nothing to finish.
+    pub(crate) fn of(args: &ServeArgs, told: Option<Ask>, in_flight: u32) -> Self {
+        let signal = told.map_or("the control plane ended", Ask::name);
+        match told {
+            Some(Ask::Interrupt | Ask::HangUp) => {
+                let timeout = if in_flight > 0 { args.drain_timeout } else { Duration::ZERO };
+                Self { signal, delay: Duration::ZERO, timeout }
+            }
+            _ => Self { signal, delay: args.drain_delay(), timeout: args.drain_timeout },
+        }
+    }
+
+    pub(crate) fn announce(&self, in_flight: u32, notify: &Notify) {
+        let Self { signal, delay, timeout } = self;
+        tracing::info!(signal, in_flight, ?delay, ?timeout, "draining");
+        notify.say(&format!("STOPPING=1\nSTATUS=drains, requests in flight: {in_flight}"));
+        if in_flight > 0 {
+            let requests =
+                if in_flight == 1 { "1 request is".to_owned() } else { format!("{in_flight} requests are") };
+            tracing::info!("{requests} in flight and may finish; a second signal (Ctrl-C) ends at once");
+        }
+    }
+}
+
+/// Ends the process at the second signal. Whatever else is still under way, such as giving the Lease back, is left out.
+pub(crate) async fn end_at_once(signals: Signals, first: Ask, in_flight: impl Fn() -> u32) {
+    let code = signals.second(first).await;
+    tracing::warn!(cut = in_flight(), "a second signal: the gateway ends at once");
+    std::process::exit(code.into());
+}
+
+/// Tells the service manager that the gateway is alive, as often as it wants to hear it and as long as every worker beats.
+pub(crate) async fn watchdog(notify: Arc<Notify>, workers: Workers) {
+    let Some(every) = notify::watchdog_interval() else { return };
+    let mut interval = tokio::time::interval(every);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        if workers.states().iter().all(|worker| worker.beat_age <= BEAT_AGE_MAX) {
+            notify.say("WATCHDOG=1");
         }
     }
 }

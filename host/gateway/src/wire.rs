@@ -25,8 +25,9 @@ use proxy::{CertificateFiles, ListenerSpec, Parts, Server, ServerHandle, ServerO
 use tokio::sync::{mpsc, watch};
 
 use crate::args::ServeArgs;
+use crate::notify::Notify;
 use crate::pages::{self, Phase};
-use crate::shutdown::{Ask, Signals};
+use crate::shutdown::{self, Ask, Drain, Signals};
 use crate::{admin, telemetry};
 
 /// How long the first snapshot waits for its policies.
@@ -140,6 +141,9 @@ impl Running {
     /// Becomes ready when the first snapshot is in force and its engines were asked what they serve, waits for a signal, and ends everything in order.
     fn until_told(self, args: &ServeArgs) -> anyhow::Result<()> {
         let Self { server, control, phase, published, status, admin, probes } = self;
+        let notify = Arc::new(Notify::from_environment());
+        notify.say("STATUS=waits for a configuration");
+        admin.spawn(shutdown::watchdog(Arc::clone(&notify), server.workers()));
         let (told, signals) = admin.block_on(async {
             let mut signals = Signals::register()?;
             let mut reports = control.reports();
@@ -155,6 +159,7 @@ impl Running {
                     tracing::info!("some engines have not answered yet, serving without their answers");
                 }
                 phase.send_replace(Phase::Ready);
+                notify.say("READY=1\nSTATUS=serves");
                 tracing::info!("ready");
                 std::future::pending::<()>().await;
             };
@@ -169,8 +174,8 @@ impl Running {
         let workers = server.workers();
         let in_flight = move || -> u32 { workers.states().iter().map(|worker| worker.in_flight).sum() };
         let drain = Drain::of(args, told, in_flight());
-        drain.announce(in_flight());
-        admin.spawn(end_at_once(signals, told.unwrap_or(Ask::Terminate), in_flight));
+        drain.announce(in_flight(), &notify);
+        admin.spawn(shutdown::end_at_once(signals, told.unwrap_or(Ask::Terminate), in_flight));
         std::thread::sleep(drain.delay);
         let cut = server.drain(drain.timeout);
         if cut > 0 {
@@ -182,47 +187,6 @@ impl Running {
         tracing::info!("ended");
         Ok(())
     }
-}
-
-/// How the data plane ends.
-struct Drain {
-    /// The signal's name, or what else happened.
-    signal: &'static str,
-    /// How long requests are still accepted.
-    delay: Duration,
-    /// How long they may finish after that.
-    timeout: Duration,
-}
-
-impl Drain {
-    /// At a terminal there are no load balancers to wait for, and with no request in flight nothing to finish.
-    fn of(args: &ServeArgs, told: Option<Ask>, in_flight: u32) -> Self {
-        let signal = told.map_or("the control plane ended", Ask::name);
-        match told {
-            Some(Ask::Interrupt | Ask::HangUp) => {
-                let timeout = if in_flight > 0 { args.drain_timeout } else { Duration::ZERO };
-                Self { signal, delay: Duration::ZERO, timeout }
-            }
-            _ => Self { signal, delay: args.drain_delay(), timeout: args.drain_timeout },
-        }
-    }
-
-    fn announce(&self, in_flight: u32) {
-        let Self { signal, delay, timeout } = self;
-        tracing::info!(signal, in_flight, ?delay, ?timeout, "draining");
-        if in_flight > 0 {
-            let requests =
-                if in_flight == 1 { "1 request is".to_owned() } else { format!("{in_flight} requests are") };
-            tracing::info!("{requests} in flight and may finish; a second signal (Ctrl-C) ends at once");
-        }
-    }
-}
-
-/// Ends the process at the second signal. Whatever else is still under way, such as giving the Lease back, is left out.
-async fn end_at_once(signals: Signals, first: Ask, in_flight: impl Fn() -> u32) {
-    let code = signals.second(first).await;
-    tracing::warn!(cut = in_flight(), "a second signal: the gateway ends at once");
-    std::process::exit(code.into());
 }
 
 /// Shows on `/health` what has ended by itself. The probes do not follow: what was in force last goes on serving, and a restart
@@ -298,7 +262,7 @@ fn control_settings(args: &ServeArgs, source: SourceSettings, epoch: Instant) ->
 /// A directory, if one is named; else the cluster.
 fn source(args: &ServeArgs) -> anyhow::Result<SourceSettings> {
     if let Some(manifests) = &args.manifests {
-        anyhow::ensure!(manifests.is_dir(), "--manifests: {} is no directory", manifests.display());
+        anyhow::ensure!(manifests.is_dir(), "--manifests: {} is not a directory", manifests.display());
         return Ok(SourceSettings::Directory(manifests.clone()));
     }
     let named = |text: &String| !text.is_empty();
