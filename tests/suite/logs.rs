@@ -47,7 +47,10 @@ async fn the_log_says_what_is_in_force_and_what_is_wrong_until_it_is_not() {
         }
     };
     let from = gateway.log_len();
-    gateway.write("manifests.yaml", &manifest("least-in-flight").replace("svc-0}\n", "svc-7}\n"));
+    gateway.write(
+        "manifests.yaml",
+        &manifest("least-in-flight").replace("inferenceServiceRef: svc-0", "inferenceServiceRef: svc-7"),
+    );
     let wrong = gateway.logged_after(from, says("manifests.yaml:")).await;
     assert_eq!(wrong["level"], "WARN", "{wrong}");
     assert!(!wrong["message"].as_str().unwrap().contains("error:"), "{wrong}");

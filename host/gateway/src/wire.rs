@@ -143,7 +143,7 @@ impl Running {
         let Self { server, control, phase, published, status, admin, probes } = self;
         let notify = Arc::new(Notify::from_environment());
         notify.say("STATUS=waits for a configuration");
-        admin.spawn(shutdown::watchdog(Arc::clone(&notify), server.workers()));
+        probes.spawn(shutdown::watchdog(Arc::clone(&notify), server.workers()));
         let (told, signals) = admin.block_on(async {
             let mut signals = Signals::register()?;
             let mut reports = control.reports();
