@@ -3,6 +3,7 @@
 
 pub mod bars;
 pub mod client;
+pub mod dns;
 pub mod fleet;
 pub mod gateway;
 pub mod manifests;
