@@ -10,6 +10,8 @@ use domain::sleep::SleepNote;
 use kube::{Client, Config};
 use tokio::sync::{mpsc, watch};
 
+use names::Names;
+
 use crate::clock::Clock;
 use crate::controllers::status::FaultSource;
 use crate::controllers::{self, ControllersParts};
@@ -60,6 +62,8 @@ pub(crate) struct Cluster {
     pub(crate) sleeps: mpsc::Receiver<SleepNote>,
     /// The gateway's clock.
     pub(crate) clock: Clock,
+    /// Where names lead.
+    pub(crate) names: Names,
     /// Counts what is done.
     pub(crate) metrics: ControllerMetrics,
 }
@@ -67,7 +71,8 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Runs until `stop` turns true (or its sender is gone).
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
-        let Self { mut settings, bursts, reports, remarks, published, faults, sleeps, clock, metrics } = self;
+        let Self { mut settings, bursts, reports, remarks, published, faults, sleeps, clock, names, metrics } =
+            self;
         let client = tokio::select! {
             () = stopped(&mut stop) => return,
             client = connect(&bursts) => client,
@@ -86,6 +91,7 @@ impl Cluster {
             faults,
             sleeps,
             clock,
+            names,
             metrics,
             stop,
         });

@@ -4,6 +4,7 @@ use domain::name::ObjectName;
 use domain::published::Published;
 use domain::sleep::SleepNote;
 use kube::{Api, Client};
+use names::Names;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -11,7 +12,6 @@ use crate::clock::Clock;
 use crate::cluster::KubernetesSettings;
 use crate::lease::{Elector, Fence, LEASE_NAME};
 use crate::metrics::ControllerMetrics;
-use crate::observe::client::Names;
 use crate::publish::{Remarks, Report};
 use crate::refusals::Refusals;
 use crate::start::stopped;
@@ -49,6 +49,8 @@ pub struct ControllersParts {
     pub sleeps: mpsc::Receiver<SleepNote>,
     /// The gateway's clock.
     pub clock: Clock,
+    /// Where names lead.
+    pub names: Names,
     /// Counts what is done.
     pub metrics: ControllerMetrics,
     /// Turns true when everything ends.
@@ -73,6 +75,7 @@ pub async fn run(parts: ControllersParts) {
         faults,
         sleeps,
         clock,
+        names,
         metrics,
         stop,
     } = parts;
@@ -116,7 +119,7 @@ pub async fn run(parts: ControllersParts) {
         leads: leads.clone(),
         metrics: metrics.clone(),
     };
-    let health = HealthParts { reports, outcomes, leads: leads.clone(), names: Names::default() };
+    let health = HealthParts { reports, outcomes, leads: leads.clone(), names };
     let work = async {
         tokio::join!(
             Box::pin(sleep::run(client.clone(), sleeps, stop.clone())),

@@ -101,6 +101,8 @@ pub(crate) struct Observer {
     pub(crate) clock: Clock,
     /// How often.
     pub(crate) settings: ObserveSettings,
+    /// Where names lead.
+    pub(crate) names: Names,
 }
 
 /// What was learnt of one engine's list.
@@ -125,7 +127,7 @@ impl Observer {
             while probes.len() < PROBES_MAX
                 && let Some(job) = round.schedule.take_due(now_ms)
             {
-                let access = Access { tls: round.trust.config(&job.target.spec), names: round.names.clone() };
+                let access = Access { tls: round.trust.config(&job.target.spec), names: self.names.clone() };
                 let (limits, clock) = (round.limits, self.clock);
                 probes.spawn(async move {
                     let answer = probe::run(&job, access, limits, clock).await;
@@ -263,7 +265,6 @@ impl Observer {
 struct Round {
     schedule: Schedule,
     trust: Trust,
-    names: Names,
     limits: Limits,
     known: HashMap<EndpointId, Known>,
     catalogue: Catalogue,
@@ -308,7 +309,6 @@ impl Round {
         Self {
             schedule: Schedule::new(intervals),
             trust: Trust::default(),
-            names: Names::default(),
             limits,
             known: HashMap::new(),
             catalogue: Catalogue::default(),

@@ -11,6 +11,7 @@ use domain::name::ObjectName;
 use domain::policy::Prepare;
 use domain::published::{Published, Publisher};
 use domain::sleep::SleepNote;
+use names::Names;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
@@ -40,6 +41,8 @@ pub struct Settings {
     pub observe: ObserveSettings,
     /// Which GPU exporters to ask.
     pub gpu: GpuSettings,
+    /// Where names lead; shared with the request path.
+    pub names: Names,
     /// The gateway's clock.
     pub clock: Clock,
     /// How long the very first snapshot waits for its policies to be ready; later ones never wait. Zero does not wait.
@@ -159,6 +162,7 @@ pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
         reports: reports.clone(),
         clock: settings.clock,
         settings: settings.gpu,
+        names: settings.names.clone(),
         metrics: metrics.gpu(),
     };
     let observer = Observer {
@@ -171,6 +175,7 @@ pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
         cards: cards_in,
         clock: settings.clock,
         settings: settings.observe,
+        names: settings.names.clone(),
     };
     let (shell_stopped, observer_stopped, gpus_stopped) = (stopped.clone(), stopped.clone(), stopped.clone());
     let mut threads = vec![
@@ -192,6 +197,7 @@ pub fn start(settings: Settings, ends: Ends) -> std::io::Result<Control> {
                 faults,
                 sleeps,
                 clock: settings.clock,
+                names: settings.names,
                 metrics,
             };
             threads.push(thread("kubernetes", move || cluster.run(stopped))?);
@@ -245,7 +251,7 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Threads of one runtime that may block: two for look-ups of names, the others for what computes or reads files.
+/// Threads of one runtime that may block: for what computes or reads files.
 const BLOCKING_THREADS_MAX: usize = 4;
 
 /// A thread with a runtime of its own for one task.
@@ -259,7 +265,7 @@ where
         .build()?;
     let run = move || {
         runtime.block_on(task());
-        // A name that is being looked up cannot be interrupted; nobody waits for it.
+        // What blocks cannot be interrupted, and nothing waits for it.
         runtime.shutdown_background();
     };
     threads::spawn(name, run)

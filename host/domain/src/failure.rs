@@ -122,6 +122,9 @@ pub enum FailureKind {
     /// The budget to the first byte is used up.
     #[error("no answer in time")]
     DeadlineExceeded,
+    /// This process has run out of file descriptors, or this machine of what connections need.
+    #[error("out of file descriptors")]
+    Shortage,
     /// No connection to the engine.
     #[error("connect failed")]
     Connect,
@@ -201,6 +204,7 @@ impl Failure {
             | K::Guarded { .. }
             | K::Overloaded { .. }
             | K::BodyMemory
+            | K::Shortage
             | K::Draining
             | K::NotReady => Side::Gateway,
             K::Refused { .. } | K::PolicyRejected => Side::Policy,
@@ -243,6 +247,7 @@ impl Failure {
             K::Guarded { .. } => "guarded",
             K::Overloaded { .. } => "overloaded",
             K::BodyMemory => "body_memory",
+            K::Shortage => "shortage",
             K::Refused { .. } => "refused",
             K::PolicyRejected => "policy_rejected",
             K::DeadlineExceeded => "deadline_exceeded",

@@ -1,6 +1,6 @@
 //! The command line. Precedence: flag, then environment, then default.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -162,6 +162,10 @@ pub(crate) struct ServeArgs {
     /// PEM bundle to trust where a GPU exporter speaks TLS [default: the system's]
     #[arg(long, value_name = "FILE")]
     pub(crate) gpu_metrics_ca_file: Option<PathBuf>,
+    /// Name server to ask for the names of engines, with or without a port [default: those of /etc/resolv.conf, with its
+    /// search domains]
+    #[arg(long, value_name = "ADDR", value_parser = name_server)]
+    pub(crate) resolver: Option<SocketAddr>,
     /// Let clients put engines to sleep and wake them (`/sleep`, `/wake_up`, `/is_sleeping`)
     #[arg(long)]
     pub(crate) engine_control: bool,
@@ -380,6 +384,14 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     full.parse().map_err(|_| format!("{text:?} is not an address such as 127.0.0.1:8001 or :8001"))
 }
 
+/// Accepts an address with a port, or one without: then it is 53.
+fn name_server(text: &str) -> Result<SocketAddr, String> {
+    let with_port = |ip: IpAddr| SocketAddr::new(ip, 53);
+    text.parse().or_else(|_| text.parse().map(with_port)).map_err(|_| {
+        format!("{text:?} is not the address of a name server such as 10.96.0.10 or 127.0.0.1:5353")
+    })
+}
+
 fn optional_address(text: &str) -> Result<OptionalAddress, String> {
     if text == "0" {
         return Ok(OptionalAddress(None));
@@ -513,6 +525,9 @@ mod tests {
         assert_eq!(optional_address("0"), Ok(OptionalAddress(None)));
         assert_eq!(address(":9090").unwrap().port(), 9090);
         assert!(address("nowhere").is_err());
+        assert_eq!(name_server("10.96.0.10").unwrap().to_string(), "10.96.0.10:53");
+        assert_eq!(name_server("[::1]:5353").unwrap().to_string(), "[::1]:5353");
+        assert!(name_server("dns.example").is_err());
         assert_eq!(["", "/", "/llm", "/a/b/"].map(|text| root_path(text).unwrap()), ["", "", "/llm", "/a/b"]);
         assert!(root_path("llm").is_err() && root_path("/a?b").is_err());
         let urls =

@@ -16,6 +16,7 @@ use domain::admission::BodyBytes;
 use domain::prefix::PrefixIndex;
 use domain::published::{Published, published};
 use domain::sleep::SleepNote;
+use names::Names;
 use policy::{FetchOptions, Library, Options};
 use prometheus::Registry;
 use proxy::local::Health;
@@ -91,6 +92,7 @@ impl Running {
         let status = Arc::<Status>::default();
         let (sleeps_in, sleeps) = mpsc::channel(SLEEPS_MAX);
         let tell_sleep = matches!(source, SourceSettings::Kubernetes(_)).then(|| tell_sleep(sleeps_in));
+        let names = Names::new(names::Settings { name_server: args.resolver });
         let server = start_server(
             args,
             workers,
@@ -102,10 +104,10 @@ impl Running {
                 tell_sleep,
             },
             metrics_page.clone(),
-            (Arc::clone(&board), Arc::clone(&status)),
+            (Arc::clone(&board), Arc::clone(&status), names.clone()),
         )?;
         let control = control::start(
-            control_settings(args, source, epoch),
+            control_settings(args, source, epoch, names),
             Ends {
                 publisher,
                 published: published.clone(),
@@ -239,7 +241,7 @@ fn fault_source(board: &Arc<Board>) -> FaultSource {
     })
 }
 
-fn control_settings(args: &ServeArgs, source: SourceSettings, epoch: Instant) -> Settings {
+fn control_settings(args: &ServeArgs, source: SourceSettings, epoch: Instant, names: Names) -> Settings {
     Settings {
         source,
         policy_directory: args.policy_dir.clone(),
@@ -254,6 +256,7 @@ fn control_settings(args: &ServeArgs, source: SourceSettings, epoch: Instant) ->
             token_file: args.gpu_metrics_token_file.clone(),
             ca_file: args.gpu_metrics_ca_file.clone(),
         },
+        names,
         clock: Clock::new(epoch),
         first_wait_max: FIRST_WAIT_MAX,
     }
@@ -304,7 +307,7 @@ fn start_server(
     epoch: Instant,
     parts: Parts,
     metrics: MetricsPage,
-    (board, status): (Arc<Board>, Arc<Status>),
+    (board, status, names): (Arc<Board>, Arc<Status>, Names),
 ) -> anyhow::Result<ServerHandle> {
     let plain = |address, dialect| ListenerSpec { address, dialect, tls: None };
     let mut listeners: Vec<_> = args.listen.iter().map(|address| plain(*address, Dialect::Json)).collect();
@@ -334,6 +337,7 @@ fn start_server(
         metrics: Some(metrics),
         board,
         status,
+        names,
     };
     Server::start(options, parts).context("the data plane does not start")
 }

@@ -184,6 +184,11 @@ pub(crate) async fn dispatch(
                 },
                 Err(kind) => Err(kind),
             };
+        if matches!(answering, Err(FailureKind::Shortage)) {
+            // The engine was not asked: nothing is counted there.
+            attempt.computed(0.0);
+            return Err(FailureKind::Shortage);
+        }
         let (sign, kind) = match &answering {
             Ok(answering) => {
                 (answering.sign(), FailureKind::Status { status: answering.head.status.as_u16() })
@@ -317,6 +322,7 @@ async fn connect(flight: &Flight, endpoint: &Endpoint, deadline_ms: u64) -> Resu
     match connecting.await {
         Ok(connection) => Ok(connection),
         Err(ConnectError::Timeout) if clock.now_ms() >= deadline_ms => Err(FailureKind::DeadlineExceeded),
+        Err(ConnectError::Shortage) => Err(FailureKind::Shortage),
         Err(_) => Err(FailureKind::Connect),
     }
 }

@@ -160,6 +160,7 @@ pub fn status(kind: &FailureKind, dialect: Dialect) -> StatusCode {
         K::ModelUnavailable { .. }
         | K::Guarded { .. }
         | K::BodyMemory
+        | K::Shortage
         | K::Refused { .. }
         | K::PolicyRejected
         | K::Connect
@@ -175,7 +176,7 @@ fn retry_after(kind: &FailureKind) -> Option<Duration> {
     match kind {
         K::Overloaded { retry_after } => Some(*retry_after),
         K::Refused { retry_after, .. } => *retry_after,
-        K::BodyMemory | K::Draining | K::NotReady => Some(Duration::from_secs(1)),
+        K::BodyMemory | K::Shortage | K::Draining | K::NotReady => Some(Duration::from_secs(1)),
         _ => None,
     }
 }
@@ -216,6 +217,7 @@ fn message(kind: &FailureKind, body: BodyKind) -> Cow<'static, str> {
         K::ClientGone => "The request broke off.",
         K::Overloaded { .. } => "The gateway is at its limit of requests. Please try again later.",
         K::BodyMemory => "The gateway is out of memory for request bodies. Please try again later.",
+        K::Shortage => "The gateway has no file descriptor left for a connection. Please try again later.",
         K::PolicyRejected => "A routing policy failed, and is set to reject requests then.",
         K::DeadlineExceeded => "No engine answered in time.",
         K::Connect if body == BodyKind::Form => "Failed to connect to backend: no engine could be reached.",

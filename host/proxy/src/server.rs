@@ -1,6 +1,7 @@
 //! Workers and listeners: starts them, watches over them, drains them.
 
 mod connection;
+mod descriptors;
 mod frames;
 mod io;
 mod listen;
@@ -22,6 +23,7 @@ use domain::policy::Policies;
 use domain::prefix::PrefixIndex;
 use domain::published::Published;
 use domain::sleep::SleepNote;
+use names::Names;
 
 use crate::intake::apart::Apart;
 use crate::metrics::{Board, MetricsPage};
@@ -80,6 +82,8 @@ pub struct ServerOptions {
     pub board: Arc<Board>,
     /// What others find out and local pages show.
     pub status: Arc<Status>,
+    /// Where names of engines lead; shared with the observers.
+    pub names: Names,
 }
 
 impl Default for ServerOptions {
@@ -97,6 +101,7 @@ impl Default for ServerOptions {
             metrics: None,
             board: Board::new(),
             status: Arc::default(),
+            names: Names::default(),
         }
     }
 }
@@ -133,6 +138,8 @@ pub(crate) struct Shared {
     /// Reads large bodies.
     pub(crate) apart: Apart,
     bells: Arc<Bells>,
+    /// Client connections of one worker; beyond them nothing is accepted.
+    clients_max: usize,
 }
 
 impl fmt::Debug for Shared {
@@ -175,7 +182,9 @@ impl Server {
         let Parts { published, policies, index, tell_sleep } = parts;
         let bells = Arc::new(Bells(desks.clone()));
         let (apart, readers) = Apart::start(workers)?;
-        let shared = Arc::new(Shared { options, published, policies, index, tell_sleep, apart, bells });
+        let clients_max = descriptors::clients_max(descriptors::raise(), workers, worker::CONNECTIONS_MAX);
+        let shared =
+            Arc::new(Shared { options, published, policies, index, tell_sleep, apart, bells, clients_max });
         let mut threads = Vec::new();
         for (index, listeners) in per_worker.into_iter().enumerate() {
             let shared = Arc::clone(&shared);

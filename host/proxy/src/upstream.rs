@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use domain::endpoint::{EndpointSpec, EngineAuth, EngineTls};
+use names::{Names, Route};
 use tokio::io::{AsyncRead, ReadBuf};
 
 pub(crate) use codec::{AnswerHead, Framing, Piece};
@@ -32,6 +33,11 @@ use crate::clock::{Clock, Timer};
 
 /// How long a connection may be idle: less than the least that engines grant (uvicorn: 5 s).
 const IDLE_MAX: Duration = Duration::from_secs(4);
+/// Age at which a connection is not used for another request, so that engines behind a Service or a name share the load
+/// anew; up to a quarter less, so that connections opened together do not end together.
+const AGE_MAX: Duration = Duration::from_secs(60);
+/// Requests over one connection; up to a quarter less, likewise.
+const REQUESTS_MAX: u32 = 10_000;
 /// Idle connections kept for one endpoint by one worker.
 const IDLE_CONNECTIONS_MAX: usize = 1_024;
 
@@ -46,6 +52,12 @@ pub(crate) struct Connection {
     pub(crate) slot: u32,
     /// What the service that it was opened for says about its engines.
     access: Access,
+    /// The name that led to it; `None` where the endpoint is an address.
+    route: Option<Route>,
+    /// When it becomes too old, on the worker's clock.
+    retires_ms: u64,
+    /// Requests that it may still carry, the present one included.
+    requests_left: u32,
 }
 
 /// Credentials and trust of one service. Services that name the same URL share idle connections only where both are equal:
@@ -71,6 +83,7 @@ impl Access {
 #[derive(Debug)]
 pub(crate) struct Upstream {
     clock: Rc<Clock>,
+    names: Names,
     idle: RefCell<HashMap<u32, Vec<Idle>>>,
     tls: RefCell<tls::Configs>,
 }
@@ -81,10 +94,18 @@ struct Idle {
     since_ms: u64,
 }
 
+impl Connection {
+    /// Whether it may carry another request: it is young, and its name still leads to where it goes.
+    fn is_usable(&mut self, now_ms: u64) -> bool {
+        let is_young = now_ms < self.retires_ms && self.requests_left > 0;
+        is_young && self.route.as_mut().is_none_or(Route::is_current)
+    }
+}
+
 impl Upstream {
     /// No connections yet.
-    pub(crate) fn new(clock: Rc<Clock>) -> Self {
-        Self { clock, idle: RefCell::default(), tls: RefCell::default() }
+    pub(crate) fn new(clock: Rc<Clock>, names: Names) -> Self {
+        Self { clock, names, idle: RefCell::default(), tls: RefCell::default() }
     }
 
     /// The idle connection to `slot` that was used last, if one is alive and was opened with the credentials and the trust
@@ -94,7 +115,10 @@ impl Upstream {
         let idle = all.get_mut(&slot)?;
         while let Some(last) = idle.iter().rposition(|idle| idle.connection.access.is_of(spec)) {
             let Idle { mut connection, since_ms } = idle.remove(last);
-            if self.is_fresh(since_ms) && is_quiet(&mut connection) {
+            if self.is_fresh(since_ms)
+                && connection.is_usable(self.clock.now_ms())
+                && is_quiet(&mut connection)
+            {
                 return Some(connection);
             }
         }
@@ -117,14 +141,40 @@ impl Upstream {
             false => None,
         };
         // Boxed: connecting is rare, and its state would make every request's larger.
-        let stream = Box::pin(connect::connect(&spec.target, config, timer)).await?;
-        Ok(Connection { stream, buffer: BytesMut::new(), slot, access: Access::of(spec) })
+        let mut made = Box::pin(connect::connect(&self.names, &spec.target, config.clone(), timer)).await;
+        if made.as_ref().is_err_and(|error| *error == ConnectError::Shortage) && self.close_idle() {
+            made = Box::pin(connect::connect(&self.names, &spec.target, config, timer)).await;
+        }
+        let (stream, route) = made?;
+        let jitter = fastrand::u32(0..1_000);
+        let age_ms = AGE_MAX.as_millis() as u64;
+        Ok(Connection {
+            stream,
+            buffer: BytesMut::new(),
+            slot,
+            access: Access::of(spec),
+            route,
+            retires_ms: self.clock.now_ms() + age_ms - age_ms * u64::from(jitter) / 4_000,
+            requests_left: REQUESTS_MAX - REQUESTS_MAX / 4_000 * jitter,
+        })
+    }
+
+    /// Closes all idle connections, to free their descriptors. Whether there were any.
+    fn close_idle(&self) -> bool {
+        let mut all = self.idle.borrow_mut();
+        let had_any = all.values().any(|idle| !idle.is_empty());
+        all.clear();
+        had_any
     }
 
     /// Takes back a connection whose last answer was read to its end.
     pub(crate) fn give_back(&self, mut connection: Connection) {
-        // Bytes that nobody asked for: the engine has lost count, or somebody speaks in its name.
+        // Unasked bytes: the engine has lost count, or something speaks in its name.
         if !connection.buffer.is_empty() {
+            return;
+        }
+        connection.requests_left = connection.requests_left.saturating_sub(1);
+        if !connection.is_usable(self.clock.now_ms()) {
             return;
         }
         // An idle connection holds no buffer: many connections are idle at a time, few are read.
@@ -136,10 +186,19 @@ impl Upstream {
         }
     }
 
-    /// Closes what was idle for too long, what its engine has closed, and where it spoke without having been asked.
+    /// Closes what was idle for too long or is not to be used again, what its engine has closed, and where it spoke
+    /// without having been asked. Has the names of the others looked up again when that is due.
     pub(crate) fn sweep(&self) {
+        let now_ms = self.clock.now_ms();
         for idle in self.idle.borrow_mut().values_mut() {
-            idle.retain_mut(|idle| self.is_fresh(idle.since_ms) && is_quiet(&mut idle.connection));
+            idle.retain_mut(|idle| {
+                let is_good = self.is_fresh(idle.since_ms) && idle.connection.is_usable(now_ms);
+                is_good && is_quiet(&mut idle.connection)
+            });
+            // All of them have one name.
+            if let Some(route) = idle.first().and_then(|idle| idle.connection.route.as_ref()) {
+                route.refresh();
+            }
         }
     }
 

@@ -24,7 +24,6 @@ use domain::endpoint::{EndpointSpec, EngineAuth, EngineTls, Target};
 use super::page::Unread;
 
 mod decode;
-mod names;
 mod redirect;
 pub(in crate::observe) mod trust;
 
@@ -170,12 +169,11 @@ pub(super) async fn get(question: &Question, mut on_piece: impl FnMut(&[u8])) ->
 async fn ask(question: &Question, on_piece: &mut impl FnMut(&[u8])) -> Result<(), ProbeError> {
     let target = &question.target;
     let port = question.port.unwrap_or(target.port);
-    let addresses = match question.address {
-        Some(address) => vec![address],
-        None => question.access.names.addresses(&target.host, port).await.map_err(ProbeError::Connect)?,
+    let stream = match question.address {
+        Some(address) => TcpStream::connect(address).await,
+        None => question.access.names.connect(&target.host, port).await.map(|(stream, _)| stream),
     };
-    // One after the other, until one connects.
-    let stream = TcpStream::connect(addresses.as_slice()).await.map_err(ProbeError::Connect)?;
+    let stream = stream.map_err(ProbeError::Connect)?;
     stream.set_nodelay(true).map_err(ProbeError::Connect)?;
     if !target.tls {
         return exchange(stream, question, on_piece).await;

@@ -83,6 +83,8 @@ pub(crate) struct GpuObserver {
     pub(crate) settings: GpuSettings,
     /// Shows what was read.
     pub(crate) metrics: GpuMetrics,
+    /// Where names lead.
+    pub(crate) names: Names,
 }
 
 /// An exporter, and what it said.
@@ -110,7 +112,6 @@ struct Trusted(Option<(Option<Vec<u8>>, Arc<ClientConfig>)>);
 #[derive(Debug, Default)]
 struct Means {
     trusted: Trusted,
-    names: Names,
 }
 
 impl GpuObserver {
@@ -177,7 +178,7 @@ impl GpuObserver {
         let needs_tls = all.iter().any(|watched| watched.exporter.target().tls);
         let tls = if needs_tls { means.trusted.config(self.settings.ca_file.as_ref()).await } else { None };
         let limit = (self.settings.interval * 3 / 4).clamp(Duration::from_secs(1), Duration::from_secs(5));
-        Access { auth, tls, names: means.names.clone(), limit }
+        Access { auth, tls, names: self.names.clone(), limit }
     }
 
     fn take(&self, watched: &mut Watched, look: Result<Look, ProbeError>) {

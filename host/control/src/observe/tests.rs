@@ -34,6 +34,7 @@ impl Observed {
         let (_, changed_pods) = mpsc::channel(1);
         let (remarks_in, _) = mpsc::channel(8);
         let (answered_in, answered) = watch::channel(false);
+        let names = Names::default();
         let observer = Observer {
             published,
             reports: heard,
@@ -44,6 +45,7 @@ impl Observed {
             cards,
             clock,
             settings,
+            names,
         };
         let task = tokio::spawn(observer.run(stopped));
         Self { publisher, reports, lists, answered, stop, task, generation: 0 }

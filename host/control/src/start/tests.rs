@@ -54,6 +54,7 @@ impl Plane {
             observe: ObserveSettings { metrics_interval: often, models_interval: often },
             gpu: GpuSettings::default(),
             clock: Clock::new(Instant::now()),
+            names: Names::default(),
             first_wait_max,
         };
         let registry = Registry::new();

@@ -128,7 +128,7 @@ impl Labelled {
 }
 
 /// Labels of [`domain::failure::Failure::label`], and of a client that left.
-pub(crate) const FAILURES: [&str; 30] = [
+pub(crate) const FAILURES: [&str; 31] = [
     "client_gone",
     "status",
     "connect",
@@ -155,6 +155,7 @@ pub(crate) const FAILURES: [&str; 30] = [
     "guarded",
     "overloaded",
     "body_memory",
+    "shortage",
     "refused",
     "policy_rejected",
     "draining",

@@ -112,6 +112,7 @@ fn every_failure_has_a_cell_of_its_own() {
         K::Guarded { reason: some() },
         K::Overloaded { retry_after: Duration::ZERO },
         K::BodyMemory,
+        K::Shortage,
         K::Refused { status: 429, reason: some(), retry_after: None },
         K::PolicyRejected,
         K::DeadlineExceeded,

@@ -71,6 +71,11 @@ fn kinds() -> Vec<(FailureKind, u16, &'static str)> {
             r#"{"error":"The gateway is out of memory for request bodies. Please try again later."}"#,
         ),
         (
+            K::Shortage,
+            503,
+            r#"{"error":"The gateway has no file descriptor left for a connection. Please try again later."}"#,
+        ),
+        (
             K::Refused { status: 429, reason: "tenant \"t\" is over".into(), retry_after: None },
             429,
             r#"{"error":"tenant \"t\" is over"}"#,

@@ -24,12 +24,12 @@ use crate::record::Recorder;
 use crate::route::Router;
 use crate::upstream::Upstream;
 
-/// Client connections of one worker; beyond them nothing is accepted.
-const CONNECTIONS_MAX: usize = 16_384;
+/// Client connections of one worker, where the limit of open files allows it.
+pub(super) const CONNECTIONS_MAX: usize = 16_384;
 /// Tasks between two looks at the sockets.
 const EVENT_INTERVAL: u32 = 61;
-/// Threads for what blocks: names to resolve.
-const BLOCKING_THREADS_MAX: usize = 4;
+/// Threads for what blocks: nothing of a worker does.
+const BLOCKING_THREADS_MAX: usize = 1;
 /// How long accepting pauses when it cannot go on (too many open files, too many connections).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -92,7 +92,7 @@ impl Worker {
         let clock = Clock::new(shared.options.epoch);
         let desk = Arc::clone(&shared.bells.0[usize::from(index)]);
         Rc::new(Self {
-            upstream: Upstream::new(Rc::clone(&clock)),
+            upstream: Upstream::new(Rc::clone(&clock), shared.options.names.clone()),
             router: RefCell::new(Router::new(&shared, index)),
             lines: Lines::new(index, Arc::clone(&shared.bells) as Arc<dyn Bell>),
             recorder: Recorder::new(&shared.options.board, usize::from(index)),
@@ -198,7 +198,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, speech: Speech) {
         if worker.is_draining() {
             break;
         }
-        if worker.watches.len() >= CONNECTIONS_MAX {
+        if worker.watches.len() >= worker.shared.clients_max {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         }

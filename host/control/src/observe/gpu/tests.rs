@@ -76,6 +76,7 @@ fn parts(exporters: &[String], interval: Duration) -> (World, GpuObserver, watch
         clock: Clock::new(Instant::now()),
         settings: GpuSettings { exporters, interval, ..GpuSettings::default() },
         metrics,
+        names: Names::default(),
     };
     (World { published, registry, stop, _publisher: publisher, _report: report }, observer, stopped)
 }
