@@ -38,7 +38,7 @@ families! {
     PREFIX_HIT_RATE = GAUGE "vllm:gpu_prefix_cache_hit_rate" ["server"] "Share of prompt tokens that hit the engine's prefix cache, as its own page says.";
     PREFIX_HITS = GAUGE "vllm:gpu_prefix_cache_hits_total" ["server"] "Prompt tokens that hit the engine's prefix cache, as its own page says.";
     PREFIX_QUERIES = GAUGE "vllm:gpu_prefix_cache_queries_total" ["server"] "Prompt tokens looked up in the engine's prefix cache, as its own page says.";
-    HEALTHY = GAUGE "vllm:healthy_pods_total" ["server"] "1 if requests may go there, 0 while it sleeps or is ejected.";
+    HEALTHY = GAUGE "vllm:healthy_pods_total" ["server"] "1 if requests may go there, 0 while it sleeps, cannot be reached, or has failed and not answered well since.";
     INCOMING = COUNTER "vllm:num_incoming_requests_total" ["model"] "Requests that arrived for a model, whether or not it can be served now.";
     INCOMING_CREATED = GAUGE "vllm:num_incoming_requests_created" ["model"] "Unix time since which these are counted.";
     INPUT_TOKENS = COUNTER "vllm:input_tokens_total" ["server", "model"] "Prompt tokens, as engines reported them.";
