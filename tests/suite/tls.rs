@@ -142,3 +142,45 @@ async fn engine_over_tls_is_trusted_as_its_service_says() {
     }
     assert!(engine.counts().received >= received);
 }
+
+/// B1: engines behind a Service whose port says `https` are asked over TLS, requests and observers alike; what it takes to
+/// trust them is the service's, and its absence a finding.
+#[tokio::test]
+async fn engines_behind_a_service_that_says_https_are_asked_over_tls() {
+    let theirs = authority();
+    let engine = tls_engine(&theirs).await;
+    let mut secret =
+        String::from("apiVersion: v1\nkind: Secret\nmetadata: {name: ca}\nstringData:\n  ca.crt: |\n");
+    theirs.certificate.lines().for_each(|line| secret += &format!("    {line}\n"));
+    let manifest = |tls: &str, port: &str| {
+        format!(
+            "apiVersion: production-stack.vllm.ai/v1alpha1\nkind: InferenceGateway\nmetadata: {{name: gw}}\n\
+             spec: {{routes: [{{model: m, inferenceServiceRef: svc}}]}}\n---\n\
+             apiVersion: production-stack.vllm.ai/v1alpha1\nkind: InferenceService\nmetadata: {{name: svc}}\n\
+             spec: {{modelName: m, backendRef: engines{tls}}}\n---\n\
+             apiVersion: v1\nkind: Service\nmetadata: {{name: engines}}\nspec: {{ports: [{port}]}}\n---\n\
+             apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+             metadata: {{name: engines-0, labels: {{kubernetes.io/service-name: engines}}}}\naddressType: IPv4\n\
+             ports: [{{port: {}}}]\nendpoints: [{{addresses: [\"127.0.0.1\"]}}]\n---\n{secret}",
+            engine.addr().port()
+        )
+    };
+    let trusting = ", tls: {caRef: {kind: Secret, name: ca, key: ca.crt}}";
+    let https = "{port: 80, appProtocol: https}";
+    let gateway = Gateway::ready(Options::manifest(manifest(trusting, https))).await;
+    let answer = gateway.post(CHAT, &chat("m", "hi")).await;
+    assert_eq!((answer.status.as_u16(), answer.engine()), (200, engine.name()), "{}", answer.text());
+    let url = format!("https://127.0.0.1:{}", engine.addr().port());
+    let read = format!("vllm:num_requests_waiting{{server=\"{url}\"}}");
+    until("the engine's numbers", || async { gateway.metric(&read).await }).await;
+
+    gateway.write("manifests.yaml", &manifest("", https));
+    let finding = || async {
+        let page = gateway.admin_page("/findings").await.text();
+        page.contains("NoTrust").then_some(())
+    };
+    until("the finding", finding).await;
+    gateway.write("manifests.yaml", &manifest(", tls: {insecureSkipVerify: true}", "{port: 80}"));
+    let answers = || async { (gateway.post(CHAT, &chat("m", "hi")).await.status == 200).then_some(()) };
+    until("TLS because the service asks for it", answers).await;
+}

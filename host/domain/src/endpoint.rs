@@ -111,6 +111,9 @@ pub struct EngineTls {
     pub ca_pem: Option<Arc<[u8]>>,
     /// Accept any certificate.
     pub insecure_skip_verify: bool,
+    /// Names that a certificate may be for, beside the host of the endpoint: those of the Service in front of it, as pods
+    /// are known by addresses and certificates rarely are. Empty: only the host.
+    pub names: Vec<Arc<str>>,
 }
 
 /// Where an engine's metrics page is.
@@ -120,11 +123,13 @@ pub struct MetricsPage {
     pub path: Arc<str>,
     /// Port, the endpoint's own by default.
     pub port: Option<u16>,
+    /// Asked without TLS although the endpoint speaks it: a port of its own that nothing says speaks TLS. Default: false.
+    pub is_plain: bool,
 }
 
 impl Default for MetricsPage {
     fn default() -> Self {
-        Self { path: "/metrics".into(), port: None }
+        Self { path: "/metrics".into(), port: None, is_plain: false }
     }
 }
 

@@ -14,6 +14,7 @@ mod policy;
 mod reference;
 mod report;
 mod routes;
+mod scheme;
 mod service;
 mod settings;
 mod static_route;

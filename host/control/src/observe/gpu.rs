@@ -271,6 +271,7 @@ impl Trusted {
             Some(pem) => trust::client_config(&EngineTls {
                 ca_pem: Some(pem.as_slice().into()),
                 insecure_skip_verify: false,
+                names: Vec::new(),
             }),
         }?;
         self.0 = Some((pem, Arc::clone(&config)));

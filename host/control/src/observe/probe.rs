@@ -87,7 +87,7 @@ pub(super) async fn run(job: &Job, access: Access, limits: Limits, clock: Clock)
 
 async fn metrics(target: &Target, access: Access, clock: Clock) -> Result<(), ProbeError> {
     let page = &target.spec.metrics;
-    let question = Question {
+    let mut question = Question {
         target: target.spec.target.clone(),
         address: None,
         auth: target.spec.auth.clone(),
@@ -97,6 +97,7 @@ async fn metrics(target: &Target, access: Access, clock: Clock) -> Result<(), Pr
         accept: "text/plain",
         bytes_max: PAGE_BYTES_MAX,
     };
+    question.target.tls &= !page.is_plain;
     let mut scanner = Scanner::default();
     get(&question, |piece| scanner.feed(piece)).await?;
     let reading = scanner.finish().map_err(ProbeError::Unread)?;

@@ -159,7 +159,7 @@ fn finding(
 /// The URL that is asked.
 fn page(spec: &EndpointSpec) -> String {
     let target = &spec.target;
-    let scheme = if target.tls { "https" } else { "http" };
+    let scheme = if target.tls && !spec.metrics.is_plain { "https" } else { "http" };
     let path = &spec.metrics.path;
     match spec.metrics.port {
         None => format!("{}{path}", spec.id.url),

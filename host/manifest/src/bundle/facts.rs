@@ -20,6 +20,8 @@ pub type Labels = Vec<(Arc<str>, Arc<str>)>;
 pub struct ServiceFacts {
     /// Its ports: name (empty where there is none) and number.
     pub ports: Vec<(Box<str>, u16)>,
+    /// What its ports say that they speak (`appProtocol`), by number.
+    pub app_protocols: Vec<(u16, Box<str>)>,
     /// The name it stands for, if its type is `ExternalName`.
     pub external_name: Option<Box<str>>,
     /// Its address in the cluster, if it has one.
@@ -33,10 +35,13 @@ impl ServiceFacts {
             let number = u16::try_from(port.port).ok().filter(|number| *number > 0)?;
             Some((port.name.as_deref().unwrap_or_default().into(), number))
         });
+        let ports = ports.collect();
+        let said = spec.ports.iter().flatten().map(|port| (Some(port.port), port.app_protocol.as_deref()));
+        let app_protocols = protocols(said);
         let is_external = spec.type_.as_deref() == Some("ExternalName");
         let external_name = spec.external_name.as_deref().filter(|_| is_external).map(Into::into);
         let cluster_ip = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None");
-        Self { ports: ports.collect(), external_name, cluster_ip: cluster_ip.map(Into::into) }
+        Self { ports, app_protocols, external_name, cluster_ip: cluster_ip.map(Into::into) }
     }
 }
 
@@ -47,8 +52,19 @@ pub struct SliceFacts {
     pub is_ipv6: bool,
     /// Its ports: name (empty where there is none) and number.
     pub ports: Vec<(Box<str>, u16)>,
+    /// What its ports say that they speak (`appProtocol`), by number.
+    pub app_protocols: Vec<(u16, Box<str>)>,
     /// Its endpoints.
     pub endpoints: Vec<SliceEndpoint>,
+}
+
+/// What ports say that they speak, by number; those that say nothing are left out.
+fn protocols<'a>(ports: impl Iterator<Item = (Option<i32>, Option<&'a str>)>) -> Vec<(u16, Box<str>)> {
+    let said = ports.filter_map(|(port, protocol)| {
+        let number = u16::try_from(port?).ok()?;
+        Some((number, protocol.filter(|text| !text.is_empty())?.into()))
+    });
+    said.collect()
 }
 
 /// One endpoint of a slice.
@@ -79,7 +95,21 @@ impl SliceFacts {
         });
         let endpoints =
             slice.endpoints.iter().filter_map(|endpoint| SliceEndpoint::of(name, endpoint, texts));
-        Self { is_ipv6: slice.address_type == "IPv6", ports: ports.collect(), endpoints: endpoints.collect() }
+        let said = slice.ports.iter().flatten().map(|port| (port.port, port.app_protocol.as_deref()));
+        let app_protocols = protocols(said);
+        let is_ipv6 = slice.address_type == "IPv6";
+        Self { is_ipv6, ports: ports.collect(), app_protocols, endpoints: endpoints.collect() }
+    }
+}
+
+impl SliceFacts {
+    /// Whether a port says that it speaks TLS, by its protocol or its name.
+    pub(crate) fn says_https(&self, port: u16) -> bool {
+        let by_protocol = |(number, protocol): &(u16, Box<str>)| {
+            *number == port && matches!(&*protocol.to_ascii_lowercase(), "https" | "kubernetes.io/https")
+        };
+        let by_name = |(name, number): &(Box<str>, u16)| *number == port && is_https(name);
+        self.app_protocols.iter().any(by_protocol) || self.ports.iter().any(by_name)
     }
 }
 
@@ -126,6 +156,8 @@ pub struct PodFacts {
     pub http_port: Option<u16>,
     /// Numbers of all ports that its containers and native sidecars declare, sorted. Declaring one is optional.
     pub ports: Vec<u16>,
+    /// Numbers of the container ports that speak TLS by their names: `https`, or `https-` and more.
+    pub https_ports: Vec<u16>,
     /// Running, ready, and not on its way out.
     pub is_routable: bool,
     /// It says itself that it is not ready.
@@ -162,6 +194,8 @@ impl PodFacts {
         let mut ports: Vec<u16> = spec.into_iter().flat_map(declared).filter_map(number).collect();
         ports.sort_unstable();
         ports.dedup();
+        let says_https = |port: &&ContainerPort| port.name.as_deref().is_some_and(is_https);
+        let https_ports = spec.into_iter().flat_map(declared).filter(says_https).filter_map(number).collect();
         Self {
             uid: pod.metadata.uid.as_deref().unwrap_or_default().into(),
             shown,
@@ -170,6 +204,7 @@ impl PodFacts {
             http_port: http.and_then(number),
             ports,
             is_unready: ready == Some(false),
+            https_ports,
             is_routable: is_ready && !is_gone && phase == Some("Running"),
             is_gone,
             is_asleep: labels.get(SLEEPING).is_some_and(|value| **value == *"true"),
@@ -184,6 +219,11 @@ fn declared(spec: &PodSpec) -> impl Iterator<Item = &ContainerPort> {
     let is_sidecar = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
     let sidecars = spec.init_containers.iter().flatten().filter(is_sidecar);
     spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten())
+}
+
+/// Whether a port of this name speaks TLS.
+pub fn is_https(name: &str) -> bool {
+    name == "https" || name.starts_with("https-")
 }
 
 /// Whether a label is the operator's own. One that changes with every rollout or nap would only make instances anew.

@@ -1,19 +1,24 @@
 //! From a `backendRef` to endpoints: a core Service's slices, pods by selector or InferencePool, or a list of URLs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use domain::endpoint::{EndpointId, EndpointSpec, PodRef, Roles, Target};
 use domain::name::ObjectName;
 use domain::redact;
 
+mod found;
+
+use found::{Found, Port, protocol};
+
 use super::Lowering;
 use super::engine::Engine;
 use super::reference::Missing;
 use super::report::About;
+use super::scheme::Said;
 use super::url;
 use crate::bundle::Held;
-use crate::bundle::facts::{PodFacts, ServiceFacts, SliceEndpoint, SliceFacts, authority};
+use crate::bundle::facts::{PodFacts, ServiceFacts, SliceEndpoint, SliceFacts, authority, is_https};
 use crate::kind::reference::{BackendObject, LabelSelector};
 use crate::kind::{BackendRef, InferenceGateway, inference_pool};
 use crate::object::Kind;
@@ -38,6 +43,8 @@ pub(super) struct PodIndex<'a> {
 struct Place<'a> {
     address: &'a Arc<str>,
     port: u16,
+    /// It speaks TLS.
+    tls: bool,
     node: &'a Arc<str>,
     zone: &'a Arc<str>,
 }
@@ -133,7 +140,8 @@ impl<'a> Lowering<'a> {
             self.report.warning(bundle, about, FIELD, "NoEndpoints", message, remedy);
             return Vec::new();
         };
-        let Some(port) = self.service_port(about, object.port, &name, &service.value) else {
+        let prefers_tls = engine.tls.is_some();
+        let Some(port) = self.service_port(about, (object.port, prefers_tls), &name, &service.value) else {
             return Vec::new();
         };
         // Of a service with both address families each pod is one engine: IPv4 goes first, the pod's uid tells.
@@ -141,8 +149,17 @@ impl<'a> Lowering<'a> {
         slices.sort_by_key(|slice| slice.is_ipv6);
         let is_dual = slices.first().map(|slice| slice.is_ipv6) != slices.last().map(|slice| slice.is_ipv6);
         let mut found = Found::new(slices.iter().map(|slice| slice.endpoints.len()).sum(), is_dual);
+        let of_slice = |slice: &&'a SliceFacts| protocol(&slice.app_protocols, port.on(slice)?);
+        let said = protocol(&service.value.app_protocols, port.number);
+        let said = said.or_else(|| slices.iter().find_map(of_slice));
+        let who = format!("Service {name}");
+        let said = Said { who: &who, protocol: said, name: port.name.unwrap_or_default() };
+        let tls = self.speaks_tls(about, said, engine);
+        let engine = &engine.behind(&name.namespace, &name.name);
         for slice in slices {
             let Some(number) = port.on(slice) else { continue };
+            let says_https = |number| slice.says_https(number);
+            let engine = &engine.with_metrics_port(says_https);
             for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.is_routable) {
                 let pod = endpoint
                     .pod
@@ -151,7 +168,7 @@ impl<'a> Lowering<'a> {
                     .map(|held| &*held.value);
                 if !self.is_behind(endpoint, pod) {
                     let pod = pod.filter(|pod| !pod.is_gone);
-                    found.add(self.slice_endpoint(endpoint, number, pod, engine));
+                    found.add(self.slice_endpoint(endpoint, (number, tls), pod, engine));
                 }
             }
         }
@@ -190,11 +207,12 @@ impl<'a> Lowering<'a> {
         self.report.warning(self.bundle, about, field, "PortNotDeclared", message, remedy);
     }
 
-    /// Which port of the service: the one asked for, else the one named `http`, else the only one, else 8000.
+    /// Which port of the service: the one asked for, else the one named `http`, else the only one, else 8000, else the one
+    /// named `https`. One named `https` comes first where TLS is preferred.
     fn service_port<'s>(
         &mut self,
         about: &About,
-        asked: Option<u16>,
+        (asked, prefers_tls): (Option<u16>, bool),
         name: &ObjectName,
         service: &'s ServiceFacts,
     ) -> Option<Port<'s>> {
@@ -205,7 +223,10 @@ impl<'a> Lowering<'a> {
             (None, []) => return Some(Port { name: None, number: DEFAULT_PORT }),
             (None, [only]) => Some(only),
             (None, several) => {
-                several.iter().find(|(name, _)| &**name == "http").or_else(|| by_number(DEFAULT_PORT))
+                let https = || several.iter().find(|(name, _)| is_https(name));
+                let preferred = if prefers_tls { https() } else { None };
+                let plain = || several.iter().find(|(name, _)| &**name == "http");
+                preferred.or_else(plain).or_else(|| by_number(DEFAULT_PORT)).or_else(https)
             }
         };
         match found {
@@ -216,7 +237,9 @@ impl<'a> Lowering<'a> {
                 let message = match asked {
                     Some(asked) => format!("Service {name} has no port {asked}"),
                     None => {
-                        format!("Service {name} has several ports, none of them named http or numbered 8000")
+                        format!(
+                            "Service {name} has several ports, none of them named http or https or numbered 8000"
+                        )
                     }
                 };
                 let remedy = "name one of its ports in backendRef.port";
@@ -236,11 +259,12 @@ impl<'a> Lowering<'a> {
     fn slice_endpoint(
         &self,
         endpoint: &SliceEndpoint,
-        port: u16,
+        (port, tls): (u16, bool),
         pod: Option<&PodFacts>,
         engine: &Engine,
     ) -> EndpointSpec {
-        let place = Place { address: &endpoint.address, port, node: &endpoint.node, zone: &endpoint.zone };
+        let place =
+            Place { address: &endpoint.address, port, tls, node: &endpoint.node, zone: &endpoint.zone };
         let mut spec = self.endpoint(&place, pod, engine);
         if let (None, Some((name, uid))) = (pod, &endpoint.pod) {
             spec.id.pod_uid = Arc::clone(uid);
@@ -280,8 +304,12 @@ impl<'a> Lowering<'a> {
         let mut found = Found::new(pods.len(), false);
         for pod in pods.into_iter().filter(|pod| pod.is_routable) {
             let Some(address) = &pod.address else { continue };
-            let port = object.port.or(pod.http_port).unwrap_or(DEFAULT_PORT);
-            let place = Place { address, port, node: &pod.node, zone: &self.no_text };
+            let https = pod.https_ports.first().copied();
+            let named = if engine.tls.is_some() { https.or(pod.http_port) } else { pod.http_port.or(https) };
+            let port = object.port.or(named).unwrap_or(DEFAULT_PORT);
+            let tls = engine.tls.is_some() || pod.https_ports.contains(&port);
+            let engine = &engine.with_metrics_port(|port| pod.https_ports.contains(&port));
+            let place = Place { address, port, tls, node: &pod.node, zone: &self.no_text };
             found.add(self.endpoint(&place, Some(pod), engine));
         }
         found.endpoints
@@ -304,11 +332,9 @@ impl<'a> Lowering<'a> {
             return Vec::new();
         };
         let spec = &held.value.spec;
-        if spec.app_protocol.as_deref().is_some_and(|protocol| protocol != "http") {
-            let message = format!("InferencePool {name} asks for h2c; engines are spoken to in HTTP/1.1");
-            let remedy = "nothing, if the engines speak HTTP/1.1 as well";
-            self.report.info(bundle, about, FIELD, "NotActedUpon", message, remedy);
-        }
+        let who = format!("InferencePool {name}");
+        let said = Said { who: &who, protocol: spec.app_protocol.as_deref(), name: "" };
+        let speaks_tls = self.speaks_tls(about, said, engine);
         let match_labels = spec.selector.match_labels.clone();
         let selector = LabelSelector { match_labels, ..LabelSelector::default() };
         let pods = if selector.is_empty() { Vec::new() } else { self.pods_of(&name.namespace, &selector) };
@@ -324,7 +350,10 @@ impl<'a> Lowering<'a> {
         for pod in pods.into_iter().filter(|pod| pod.is_routable) {
             let Some(address) = &pod.address else { continue };
             for port in &spec.target_ports {
-                let place = Place { address, port: port.number, node: &pod.node, zone: &self.no_text };
+                let port = port.number;
+                let tls = speaks_tls || pod.https_ports.contains(&port);
+                let engine = &engine.with_metrics_port(|port| pod.https_ports.contains(&port));
+                let place = Place { address, port, tls, node: &pod.node, zone: &self.no_text };
                 found.add(self.endpoint(&place, Some(pod), engine));
             }
         }
@@ -444,9 +473,9 @@ impl<'a> Lowering<'a> {
 
     fn endpoint(&self, place: &Place<'_>, pod: Option<&PodFacts>, engine: &Engine) -> EndpointSpec {
         let authority = authority(place.address, place.port);
-        let url = ["http://", &authority].concat();
+        let url = [if place.tls { "https://" } else { "http://" }, &authority].concat();
         let target = Target {
-            tls: false,
+            tls: place.tls,
             host: Arc::clone(place.address),
             port: place.port,
             base_path: Arc::clone(&self.no_text),
@@ -466,60 +495,5 @@ impl<'a> Lowering<'a> {
             spec.asleep = pod.is_asleep;
         }
         spec
-    }
-}
-
-/// A port of a service.
-struct Port<'a> {
-    /// Its name in the service, perhaps empty; `None`: the service lists no ports.
-    name: Option<&'a str>,
-    number: u16,
-}
-
-impl Port<'_> {
-    /// The number that the engines of a slice listen on: the slice's port of the same name, else its only one where either has
-    /// no name. A slice whose ports are all called otherwise is of pods that do not have this port.
-    fn on(&self, slice: &SliceFacts) -> Option<u16> {
-        let named = slice.ports.iter().find(|(name, _)| self.name == Some(&**name));
-        match (named, slice.ports.as_slice()) {
-            (Some((_, number)), _) => Some(*number),
-            (None, [(name, number)]) if name.is_empty() || self.name.is_none_or(str::is_empty) => {
-                Some(*number)
-            }
-            (None, []) => Some(self.number),
-            (None, several) => {
-                several.iter().map(|(_, number)| *number).find(|number| *number == self.number)
-            }
-        }
-    }
-}
-
-/// Endpoints found so far; each URL, and each pod and port, once.
-struct Found {
-    endpoints: Vec<Arc<EndpointSpec>>,
-    urls: HashSet<Arc<str>>,
-    pods: Option<HashSet<(Arc<str>, u16)>>,
-}
-
-impl Found {
-    /// Room for about `count` endpoints. Pods are told apart only where one may come under two addresses.
-    fn new(count: usize, is_dual: bool) -> Self {
-        let pods = is_dual.then(|| HashSet::with_capacity(count));
-        Self { endpoints: Vec::with_capacity(count), urls: HashSet::with_capacity(count), pods }
-    }
-
-    /// Returns whether it was new.
-    fn add(&mut self, spec: EndpointSpec) -> bool {
-        let is_new = self.urls.insert(Arc::clone(&spec.id.url))
-            && match &mut self.pods {
-                Some(pods) if !spec.id.pod_uid.is_empty() => {
-                    pods.insert((Arc::clone(&spec.id.pod_uid), spec.target.port))
-                }
-                _ => true,
-            };
-        if is_new {
-            self.endpoints.push(Arc::new(spec));
-        }
-        is_new
     }
 }

@@ -114,7 +114,8 @@ impl<'a> Lowering<'a> {
             let remedy = "remove one of the two";
             self.report.reject(self.bundle, about, "spec.tls", "Invalid", message, remedy);
         }
-        EngineTls { ca_pem, insecure_skip_verify: tls.insecure_skip_verify && tls.ca_ref.is_none() }
+        let insecure_skip_verify = tls.insecure_skip_verify && tls.ca_ref.is_none();
+        EngineTls { ca_pem, insecure_skip_verify, names: Vec::new() }
     }
 
     fn metrics(&mut self, about: &About, page: &kind::MetricsPage) -> MetricsPage {
@@ -126,6 +127,6 @@ impl<'a> Lowering<'a> {
             return MetricsPage::default();
         }
         let port = page.port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
-        MetricsPage { path: page.path.as_str().into(), port }
+        MetricsPage { path: page.path.as_str().into(), port, is_plain: false }
     }
 }

@@ -57,9 +57,18 @@ impl<'a> Lowering<'a> {
         let engine = self.engine(&about, spec);
         let endpoints = self.backend(&about, &spec.backend_ref, &engine);
         if spec.tls.is_none() && endpoints.iter().any(|endpoint| endpoint.target.tls) {
-            let message = "an engine's URL is https, but nothing says whom to trust";
+            let message = "the engines speak https, but nothing says whom to trust, so they are not reached";
             let remedy = "add tls.caRef";
             self.report.error(self.bundle, &about, "spec.tls", "NoTrust", message, remedy);
+        }
+        if spec.tls.is_some()
+            && !endpoints.is_empty()
+            && endpoints.iter().all(|endpoint| !endpoint.target.tls)
+        {
+            // Only URLs say themselves how they are asked.
+            let message = "no effect: no URL of an engine is https";
+            let remedy = "write https URLs, or remove tls";
+            self.report.warning(self.bundle, &about, "spec.tls", "NoEffect", message, remedy);
         }
         let heard = self.heard(&spec.model_name, endpoints);
         if heard.serving.is_empty() && !heard.withheld.is_empty() {

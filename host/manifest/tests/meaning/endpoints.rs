@@ -384,3 +384,164 @@ fn objects_can_be_replaced_and_removed() {
     assert!(bundle.apply(Change::Removed(key(Kind::InferenceGateway, "g"))));
     assert!(lower(&bundle, &LowerOptions::default()).draft.gateways.is_empty());
 }
+
+/// B1: engines behind a Service speak TLS by `appProtocol`, by the port's name, or because `tls` asks for it.
+#[test]
+fn engines_behind_a_service_are_asked_over_tls_where_anything_says_so() {
+    let trust = "tls: {insecureSkipVerify: true}";
+    let slices = |port: &str| slice("x", "IPv4", port, "{addresses: [10.0.0.1]}");
+    let plain = "{name: http, port: 1}";
+    let table = [
+        (trust, "ports: [{name: http, port: 80}]", plain, "https://10.0.0.1:1", &[][..]),
+        ("", "ports: [{name: http, port: 80, appProtocol: http}]", plain, "http://10.0.0.1:1", &[]),
+        (
+            "",
+            "ports: [{name: http, port: 80, appProtocol: HTTPS}]",
+            plain,
+            "https://10.0.0.1:1",
+            &["error spec.tls NoTrust"],
+        ),
+        (
+            "",
+            "ports: [{name: http, port: 80, appProtocol: kubernetes.io/wss}]",
+            plain,
+            "https://10.0.0.1:1",
+            &["error spec.tls NoTrust"],
+        ),
+        (
+            "",
+            "ports: [{name: http, port: 80, appProtocol: kubernetes.io/h2c}]",
+            plain,
+            "http://10.0.0.1:1",
+            &[],
+        ),
+        (
+            "",
+            "ports: [{name: http, port: 80}]",
+            "{name: http, port: 1, appProtocol: https}",
+            "https://10.0.0.1:1",
+            &["error spec.tls NoTrust"],
+        ),
+        (
+            "",
+            "ports: [{name: https, port: 443}]",
+            "{name: https, port: 1}",
+            "https://10.0.0.1:1",
+            &["error spec.tls NoTrust"],
+        ),
+        (
+            "",
+            "ports: [{name: https-api, port: 443}]",
+            "{name: https-api, port: 1}",
+            "https://10.0.0.1:1",
+            &["error spec.tls NoTrust"],
+        ),
+        (
+            "",
+            "ports: [{name: https, port: 443, appProtocol: http}]",
+            "{name: https, port: 1}",
+            "http://10.0.0.1:1",
+            &[],
+        ),
+        (
+            trust,
+            "ports: [{name: http, port: 80, appProtocol: http}]",
+            plain,
+            "https://10.0.0.1:1",
+            &["warning spec.tls Contradiction"],
+        ),
+        (
+            trust,
+            "ports: [{name: http, port: 80}, {name: https, port: 443}]",
+            "{name: http, port: 1}, {name: https, port: 2}",
+            "https://10.0.0.1:2",
+            &[],
+        ),
+        (
+            "",
+            "ports: [{name: grpc, port: 80}, {name: https, port: 443}]",
+            "{name: grpc, port: 1}, {name: https, port: 2}",
+            "https://10.0.0.1:2",
+            &["error spec.tls NoTrust"],
+        ),
+    ];
+    for (tls, ports, of_slice, url, findings) in table {
+        let service = service(&format!("b, {tls}")).replace(", }", "}");
+        let lowered = lowered(&[GATEWAY, &service, &core(ports, &slices(of_slice))]);
+        assert_eq!(urls(route(gateway(&lowered, "g"), "m")), [url], "{tls} {ports}");
+        let expected: Vec<String> = findings
+            .iter()
+            .map(|finding| {
+                let (severity, rest) = finding.split_once(' ').expect("two parts");
+                format!("{severity} InferenceService default/s {rest}")
+            })
+            .collect();
+        let found: Vec<String> =
+            serious(&lowered).into_iter().filter(|f| f.contains("InferenceService")).collect();
+        assert_eq!(found, expected, "{tls} {ports}");
+        let endpoint = &route(gateway(&lowered, "g"), "m").endpoints[0];
+        assert_eq!(endpoint.target.tls, url.starts_with("https"));
+        let names = endpoint.tls.as_ref().map(|tls| tls.names[0].to_string());
+        assert_eq!(names, (!tls.is_empty()).then(|| "b.default.svc".to_owned()));
+    }
+}
+
+/// B1: the same for pods and pools, by the names of container ports; a metrics port of its own is asked as it says itself.
+#[test]
+fn pods_and_pools_are_asked_over_tls_where_anything_says_so() {
+    let pod = |ports: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p, uid: u, labels: {{app: engines}}}}\n\
+             spec: {{containers: [{{name: c, ports: [{ports}]}}]}}\nstatus: {{{}}}\n---\n",
+            running("10.0.0.1")
+        )
+    };
+    let pods = "{kind: Pods, selector: {matchLabels: {app: engines}}}";
+    let pool = "{kind: InferencePool, name: p, group: inference.networking.k8s.io}";
+    let two = "{name: http, containerPort: 1}, {name: https, containerPort: 2}";
+    let trust = ", tls: {insecureSkipVerify: true}";
+    let metrics = ", tls: {insecureSkipVerify: true}, metrics: {port: 9}";
+    let encrypted = POOL.replace("targetPorts", "appProtocol: https\n  targetPorts");
+    for (backend, extra, ports, pool, expected, is_plain) in [
+        (pods, "", two, POOL, vec!["http://10.0.0.1:1"], false),
+        (pods, trust, two, POOL, vec!["https://10.0.0.1:2"], false),
+        (pods, trust, "{containerPort: 7}", POOL, vec!["https://10.0.0.1:8000"], false),
+        (pods, "", "{name: https, containerPort: 2}", POOL, vec!["https://10.0.0.1:2"], false),
+        (pods, metrics, two, POOL, vec!["https://10.0.0.1:2"], true),
+        (
+            pods,
+            metrics,
+            "{name: https, containerPort: 2}, {name: https-metrics, containerPort: 9}",
+            POOL,
+            vec!["https://10.0.0.1:2"],
+            false,
+        ),
+        (
+            pool,
+            "",
+            "{name: https, containerPort: 8001}",
+            POOL,
+            vec!["http://10.0.0.1:8000", "https://10.0.0.1:8001"],
+            false,
+        ),
+        (pool, trust, "", POOL, vec!["https://10.0.0.1:8000", "https://10.0.0.1:8001"], false),
+        (pool, "", "", &*encrypted, vec!["https://10.0.0.1:8000", "https://10.0.0.1:8001"], false),
+    ] {
+        let service = service(&format!("{backend}{extra}"));
+        let lowered = lowered(&[GATEWAY, &service, pool, &pod(ports)]);
+        let endpoints = &route(gateway(&lowered, "g"), "m").endpoints;
+        assert_eq!(urls(route(gateway(&lowered, "g"), "m")), expected, "{backend}{extra} {ports}");
+        assert!(
+            endpoints.iter().all(|endpoint| endpoint.metrics.is_plain == is_plain),
+            "{backend}{extra} {ports}"
+        );
+    }
+}
+
+/// B1: `tls` that no URL asks for is told.
+#[test]
+fn tls_without_an_https_url_is_said_to_have_no_effect() {
+    let service = service("{kind: Static, urls: ['http://a:1']}, tls: {insecureSkipVerify: true}");
+    let lowered = lowered(&[GATEWAY, &service]);
+    assert_eq!(serious(&lowered), ["warning InferenceService default/s spec.tls NoEffect"]);
+}

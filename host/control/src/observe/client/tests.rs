@@ -79,9 +79,13 @@ async fn a_certificate_is_believed_if_the_bundle_or_nobody_says_so() {
         spec.tls = tls.map(Arc::new);
         get_whole(&question(spec, "/x")).await
     };
-    let bundle = |pem: &str| EngineTls { ca_pem: Some(pem.as_bytes().into()), insecure_skip_verify: false };
+    let bundle = |pem: &str| EngineTls {
+        ca_pem: Some(pem.as_bytes().into()),
+        insecure_skip_verify: false,
+        names: Vec::new(),
+    };
     assert_eq!(ask(Some(bundle(&key.cert.pem()))).await.expect("trusted"), b"secret");
-    let blind = EngineTls { ca_pem: None, insecure_skip_verify: true };
+    let blind = EngineTls { ca_pem: None, insecure_skip_verify: true, names: Vec::new() };
     assert_eq!(ask(Some(blind)).await.expect("not verified"), b"secret");
     for untrusted in [
         None,
@@ -97,7 +101,11 @@ async fn a_door_is_known_by_its_name_wherever_it_stands() {
     let key = certificate(&["router.default.svc"]);
     let engine = FakeEngine::start_with(Some(acceptor(&key))).await;
     engine.answer("/health", 200, "");
-    let bundle = EngineTls { ca_pem: Some(key.cert.pem().as_bytes().into()), insecure_skip_verify: false };
+    let bundle = EngineTls {
+        ca_pem: Some(key.cert.pem().as_bytes().into()),
+        insecure_skip_verify: false,
+        names: Vec::new(),
+    };
     let access = Access { tls: trust::client_config(&bundle), names: Names::default() };
     let address = Some(SocketAddr::from(([127, 0, 0, 1], engine.port)));
     let ask = async |host: &str| {

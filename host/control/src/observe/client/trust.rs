@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring};
 use rustls::pki_types::pem::PemObject;
@@ -31,7 +32,62 @@ pub(in crate::observe) fn client_config(settings: &EngineTls) -> Option<Arc<Clie
             return None;
         }
     }
-    Some(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+    let names: Vec<_> = names(settings).collect();
+    if names.is_empty() || roots.is_empty() {
+        return Some(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()));
+    }
+    let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().ok()?;
+    let verifier = Arc::new(Named { inner, names });
+    Some(Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
+}
+
+fn names(settings: &EngineTls) -> impl Iterator<Item = ServerName<'static>> {
+    settings.names.iter().filter_map(|name| ServerName::try_from(name.to_string()).ok())
+}
+
+/// Believes a certificate for the host that is asked, or for one of these names.
+#[derive(Debug)]
+struct Named {
+    inner: Arc<WebPkiServerVerifier>,
+    names: Vec<ServerName<'static>>,
+}
+
+impl ServerCertVerifier for Named {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verify = |name: &ServerName<'_>| {
+            self.inner.verify_server_cert(end_entity, intermediates, name, ocsp_response, now)
+        };
+        verify(server_name).or_else(|error| self.names.iter().find_map(|name| verify(name).ok()).ok_or(error))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
 }
 
 /// Settings that believe who the system believes (`SSL_CERT_FILE` and `SSL_CERT_DIR` say where that stands). `None`: it

@@ -20,6 +20,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::core::DynamicObject;
+use manifest::bundle::facts::is_https;
 use manifest::object::DEFAULT_NAMESPACE;
 use manifest::{Body, Kind, Object, Source};
 use serde::de::DeserializeOwned;
@@ -108,6 +109,7 @@ impl Watched for Service {
                 let port = |port: ServicePort| ServicePort {
                     name: port.name,
                     port: port.port,
+                    app_protocol: port.app_protocol,
                     ..ServicePort::default()
                 };
                 ports.into_iter().map(port).collect()
@@ -250,7 +252,7 @@ impl Watched for WatchedPod {
         let is_sidecar = |container: &WatchedContainer| container.restart_policy.as_deref() == Some("Always");
         let sidecars = self.spec.init_containers.into_iter().filter(is_sidecar);
         let port = |port: WatchedPort| ContainerPort {
-            name: port.name.filter(|name| name == "http"),
+            name: port.name.filter(|name| name == "http" || is_https(name)),
             container_port: port.container_port,
             ..ContainerPort::default()
         };

@@ -248,10 +248,12 @@ fn tls_engine(pem: &str, key: &str) -> String {
 fn an_engine_is_trusted_as_its_service_says() {
     let (pem, key) = certificate();
     let url = tls_engine(&pem, &key);
-    let trusting = EngineTls { ca_pem: Some(pem.as_bytes().into()), insecure_skip_verify: false };
-    let careless = EngineTls { ca_pem: None, insecure_skip_verify: true };
+    let trusting =
+        EngineTls { ca_pem: Some(pem.as_bytes().into()), insecure_skip_verify: false, names: Vec::new() };
+    let careless = EngineTls { ca_pem: None, insecure_skip_verify: true, names: Vec::new() };
     let (other, _) = certificate();
-    let deceived = EngineTls { ca_pem: Some(other.as_bytes().into()), insecure_skip_verify: false };
+    let deceived =
+        EngineTls { ca_pem: Some(other.as_bytes().into()), insecure_skip_verify: false, names: Vec::new() };
     for (tls, status) in [
         (Some(trusting), 200),
         (Some(careless), 200),
