@@ -6,6 +6,7 @@
 mod abuse;
 mod beginnings;
 mod cli;
+mod compiling;
 mod connections;
 mod demo;
 mod endings;

@@ -31,6 +31,7 @@ pub(crate) fn entry_with(policy: &str, config: &str) -> Arc<EntrySpec> {
         limits: PolicyLimits::default(),
         failure_mode: FailureMode::NextPolicy,
         mode: Mode::Active,
+        tenant: "default".into(),
     })
 }
 
@@ -110,7 +111,13 @@ impl Prepare for Preparer {
                     wants_owners: false,
                     wants_prefix_hashes: false,
                     needs_session: false,
-                    headers: Vec::new(),
+                    // As a test of it asks: `reads x-a`.
+                    headers: spec
+                        .config
+                        .strip_prefix("reads ")
+                        .map(|name| name.parse().unwrap())
+                        .into_iter()
+                        .collect(),
                 },
             })),
         }

@@ -101,6 +101,8 @@ pub struct EntrySpec {
     pub failure_mode: FailureMode,
     /// Whether the entry decides.
     pub mode: Mode,
+    /// Namespace of the object that asks. Preparing is shared out among tenants, so that one does not hold up another.
+    pub tenant: Arc<str>,
 }
 
 /// SHA-256 of a component.
@@ -184,8 +186,8 @@ pub enum Preparation {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}: {}", self.sentence())]
 pub struct PrepareFailure {
-    /// CamelCase condition reason: `FetchFailed`, `DigestMismatch`, `TooLarge`, `InvalidComponent`, `WrongWorld`,
-    /// `ImportNotGranted`, `UnknownSignal`, `ConfigRejected`, `Impure`, `ProbeFailed`.
+    /// CamelCase condition reason: `FetchFailed`, `DigestMismatch`, `InvalidComponent`, `WrongWorld`, `ImportNotGranted`,
+    /// `UnknownSignal`, `ConfigRejected`, `Impure`, `ProbeFailed`, or that of a bound (docs/policy-guide.md).
     pub reason: &'static str,
     /// One sentence for the policy's author.
     pub message: String,

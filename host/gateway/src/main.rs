@@ -29,6 +29,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    if let Some(code) = policy::serve_compiler() {
+        return code;
+    }
     if std::env::args_os().len() <= 1 {
         say_error(format_args!("{}", args::short_help()));
         return ExitCode::from(USAGE);

@@ -111,6 +111,9 @@ fn report(check: &Check) -> String {
 /// What `run` prints: what the policy saw, what it said, and what that leads to.
 fn decision(decided: &Decided) -> String {
     let mut text = format!("policy   {}\n", decided.policy);
+    if let Some(PrepareFailure { reason, message, .. }) = &decided.refused {
+        let _ = writeln!(text, "refused  no gateway would load it as it is: {reason}: {message}");
+    }
     for (signal, values) in &decided.columns {
         let _ = writeln!(text, "saw      {:<16} {}", signal.name(), numbers(values));
     }

@@ -35,7 +35,7 @@ use crate::object::{Kind, ObjectKey};
 use backend::PodIndex;
 use report::{About, Report};
 
-pub use chain::canonical as policy_name;
+pub use chain::policy_name;
 pub use service::ServiceDraft;
 pub use url::{parse as parse_base_url, parse_engine as parse_engine_url};
 

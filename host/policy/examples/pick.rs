@@ -14,11 +14,12 @@ use domain::prefix::SlotMap;
 use domain::request::{Fleet, RequestView};
 use domain::ring::LazyRing;
 use domain::signal::{Signal, SignalSet};
-use policy::{Library, Options};
+use policy::{Compiler, Library, Options};
 
 fn main() {
     let before = resident_kib();
-    let library = Library::new(Options { workers: 2, ..Options::default() }).unwrap();
+    let library =
+        Library::new(Options { workers: 2, compiler: Compiler::InProcess, ..Options::default() }).unwrap();
     println!("library: {} KiB resident", resident_kib() - before);
     let chains: [&[&str]; 8] = [
         &["round-robin"],
@@ -89,6 +90,7 @@ fn entry(library: &Library, name: &str) -> Entry {
         limits: PolicyLimits::default(),
         failure_mode: FailureMode::NextPolicy,
         mode: Mode::Active,
+        tenant: "default".into(),
     });
     let prepared = library.prepare_now(&spec).unwrap();
     Entry { spec, prepared: Some(prepared) }

@@ -1,7 +1,6 @@
 //! What `wicketgate policy check FILE` finds out about a component.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use domain::name::PolicyName;
 use domain::policy::{
@@ -45,20 +44,32 @@ pub fn open(file_or_builtin: &Path) -> Result<Vec<u8>, PrepareFailure> {
 /// Goes as far with a component as a gateway would: inspects, compiles, describes, configures with `config` (JSON), probes.
 pub fn check(library: &Library, component: &[u8], config: &str) -> Check {
     let digest = digest(component);
-    let prepared = library.ready_now(&spec(component, config));
+    let spec = spec(component, config);
+    let prepared = library.ready_now(&spec);
     let description = match &prepared {
-        Ok(ready) => Some(Arc::clone(&ready.description)),
-        // It may have got as far as describing itself.
-        Err(_) => library.compiled(digest).map(|compiled| Arc::clone(&compiled.description)),
+        Ok(ready) => Some((*ready.description).clone()),
+        // It may get as far as describing itself.
+        Err(_) => library.compiled(digest).and_then(|compiled| library.describe(&compiled, &spec)),
     };
+    let (inspection, surveyed) = inspect::survey(component);
+    let is_component = !matches!(&surveyed, Err(failure) if failure.reason == "InvalidComponent");
     Check {
         bytes: component.len(),
         digest,
-        inspection: inspect::scan(component).ok(),
-        description: description.map(|description| (*description).clone()),
+        inspection: is_component.then_some(inspection),
+        description,
         probed: prepared.as_ref().ok().map(|ready| ready.probed.clone()),
-        failure: prepared.err(),
+        failure: prepared.err().map(at_the_command_line),
     }
+}
+
+/// The failure with a remedy for a user who is checking already.
+fn at_the_command_line(failure: PrepareFailure) -> PrepareFailure {
+    let remedy = match failure.reason {
+        "ConfigRejected" => "compare the settings with the schema above; `--config JSON` tries others",
+        _ => return failure,
+    };
+    PrepareFailure { remedy: remedy.to_owned(), ..failure }
 }
 
 /// A spec for a component that is tried on its own.
@@ -71,6 +82,7 @@ pub(crate) fn spec(component: &[u8], config: &str) -> EntrySpec {
         limits: PolicyLimits::default(),
         failure_mode: FailureMode::NextPolicy,
         mode: Mode::Active,
+        tenant: "".into(),
     }
 }
 

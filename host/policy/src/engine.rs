@@ -13,28 +13,63 @@ pub(crate) const TABLE_ELEMENTS_MAX: usize = 20_000;
 pub(crate) const HOSTCALL_BYTES_MAX: usize = 64 << 10;
 /// Stack of one call, bytes.
 const STACK_BYTES_MAX: usize = 256 << 10;
-/// Core instances that one component may be made of: a guest that logs is three, more for guests of other languages.
-const CORE_INSTANCES_PER_COMPONENT: u32 = 16;
+/// Core instances that one component may be made of: a guest that logs is three, guests of other languages up to 38.
+pub(crate) const CORE_INSTANCES_PER_COMPONENT: u32 = 40;
+/// Memories that one component may have; their sizes count together.
+pub(crate) const MEMORIES_PER_COMPONENT: u32 = 4;
+/// Tables that one component may have.
+pub(crate) const TABLES_PER_COMPONENT: u32 = 8;
+
+/// How much address space a memory reserves. Compiled code depends on it, so the compiling process is told which one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reservation {
+    /// What WebAssembly's whole address space takes: no access needs a check.
+    Whole,
+    /// As much as a policy may have, where address space is short: 6–20 % slower.
+    Short,
+}
+
+impl Reservation {
+    /// Its name on the command line of the compiling process.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Short => "short",
+        }
+    }
+
+    /// The one of this name.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        [Self::Whole, Self::Short].into_iter().find(|reservation| reservation.name() == name)
+    }
+}
 
 /// Makes the engine. With pooling; where the address space is too short for it, with smaller reservations (6–20 %
 /// slower), and then without pooling.
 ///
 /// # Errors
 /// When the host cannot run compiled code at all.
-pub(crate) fn engine(instances: u32) -> wasmtime::Result<Engine> {
-    let mut short = settings();
-    short.memory_reservation(PolicyLimits::MEMORY_BYTES_MAX).memory_guard_size(64 << 10);
-    let mut pooled = settings();
-    pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(instances)));
-    let mut short_pooled = short.clone();
-    short_pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(instances)));
-    Engine::new(&pooled).or_else(|error| {
+pub(crate) fn engine(instances: u32) -> wasmtime::Result<(Engine, Reservation)> {
+    let pooled = |reservation| {
+        let mut config = settings(reservation);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(instances)));
+        Engine::new(&config).map(|engine| (engine, reservation))
+    };
+    pooled(Reservation::Whole).or_else(|error| {
         tracing::warn!(%error, "policies get smaller memory reservations: address space is short");
-        Engine::new(&short_pooled).or_else(|_| Engine::new(&short))
+        pooled(Reservation::Short).or_else(|_| Ok((compiling(Reservation::Short)?, Reservation::Short)))
     })
 }
 
-fn settings() -> Config {
+/// An engine whose code runs in that of [`engine`]. It reserves nothing before something is instantiated in it.
+///
+/// # Errors
+/// When the host cannot compile at all.
+pub(crate) fn compiling(reservation: Reservation) -> wasmtime::Result<Engine> {
+    Engine::new(&settings(reservation))
+}
+
+fn settings(reservation: Reservation) -> Config {
     let mut config = Config::new();
     config
         .consume_fuel(true)
@@ -45,8 +80,11 @@ fn settings() -> Config {
         .wasm_backtrace_max_frames(None)
         .generate_address_map(false)
         .native_unwind_info(false)
-        // One low-priority thread compiles; the workers of a shared pool would not have its priority.
+        // The compiling process has one thread: its CPU time is bounded as a whole.
         .parallel_compilation(false);
+    if reservation == Reservation::Short {
+        config.memory_reservation(PolicyLimits::MEMORY_BYTES_MAX).memory_guard_size(64 << 10);
+    }
     config
 }
 
@@ -58,8 +96,8 @@ fn pooling(instances: u32) -> PoolingAllocationConfig {
         .total_core_instances(instances.saturating_mul(3))
         .total_tables(instances.saturating_mul(2))
         .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)
-        .max_memories_per_component(1)
-        .max_tables_per_component(4)
+        .max_memories_per_component(MEMORIES_PER_COMPONENT)
+        .max_tables_per_component(TABLES_PER_COMPONENT)
         .max_memory_size(PolicyLimits::MEMORY_BYTES_MAX as usize)
         .table_elements(TABLE_ELEMENTS_MAX)
         .max_unused_warm_slots(64);

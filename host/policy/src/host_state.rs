@@ -155,6 +155,11 @@ impl HostState {
             self.memory_bytes_max.min(self.memory_bytes.saturating_add(PICK_GROWTH_BYTES_MAX as usize));
     }
 
+    /// Memory that the guest may have over all its memories, bytes.
+    pub(crate) fn memory_bytes_max(&self) -> usize {
+        self.memory_bytes_max
+    }
+
     /// Whether the guest asked for more memory than granted since the call began.
     pub(crate) fn memory_refused(&self) -> bool {
         self.memory_refused

@@ -2,15 +2,25 @@
 //!
 //! Everything that would make compiling dangerous or pointless is refused here, with what to do about it.
 
+mod census;
+
 use std::fmt;
 
 use domain::policy::PrepareFailure;
 use wasmparser::{Encoding, Parser, Payload};
 
-/// Largest component, bytes.
-pub const COMPONENT_BYTES_MAX: usize = 32 << 20;
-/// Largest body of one function, bytes. Straight-line code is not interrupted by fuel and compiles slowly.
-pub const FUNCTION_BYTES_MAX: usize = 256 << 10;
+use crate::bounds;
+use census::Census;
+
+pub use crate::bounds::{COMPONENT_BYTES_MAX, FUNCTION_BYTES_MAX};
+
+/// A name out of a component is cut at this many bytes where it is shown.
+const SHOWN_NAME_BYTES_MAX: usize = 120;
+/// Names out of a component that are shown in one message.
+const SHOWN_NAMES_MAX: usize = 12;
+/// What the parser or the compiler says is cut at this many bytes.
+const SHOWN_ERROR_BYTES_MAX: usize = 600;
+
 /// Version of the contract that this gateway serves; any patch of this minor version.
 pub const INTERFACE_VERSION: &str = "0.1.0";
 
@@ -35,26 +45,10 @@ pub struct Inspection {
 /// Looks a component over.
 ///
 /// # Errors
-/// `TooLarge`, `InvalidComponent`, `WrongWorld` or `ImportNotGranted`.
+/// The reason of a [`crate::bounds::Bound`], `InvalidComponent`, `WrongWorld` or `ImportNotGranted`.
 pub fn inspect(component: &[u8]) -> Result<Inspection, PrepareFailure> {
-    if component.len() > COMPONENT_BYTES_MAX {
-        return Err(refuse(
-            "TooLarge",
-            format!("the component has {} bytes; at most {COMPONENT_BYTES_MAX} are loaded", component.len()),
-            "strip debug information, or write the policy in a language with a smaller runtime",
-        ));
-    }
-    let inspection = scan(component)?;
-    if inspection.function_bytes_max > FUNCTION_BYTES_MAX {
-        return Err(refuse(
-            "TooLarge",
-            format!(
-                "a function has a body of {} bytes; at most {FUNCTION_BYTES_MAX} are compiled",
-                inspection.function_bytes_max
-            ),
-            "split the function, or turn large tables in code into data",
-        ));
-    }
+    let (inspection, found) = survey(component);
+    found?;
     check_version(&inspection)?;
     for import in &inspection.imports {
         check_import(import)?;
@@ -87,48 +81,49 @@ pub(crate) fn check_beginning(component: &[u8]) -> Result<(), PrepareFailure> {
     ))
 }
 
-/// Reads the outside of a component, without judging it.
-///
-/// # Errors
-/// `InvalidComponent`, when it is none.
-pub(crate) fn scan(component: &[u8]) -> Result<Inspection, PrepareFailure> {
-    check_beginning(component)?;
+/// Reads the outside of a component and counts what it is made of. What was read before the failure is there all the same.
+pub(crate) fn survey(component: &[u8]) -> (Inspection, Result<(), PrepareFailure>) {
     let mut inspection = Inspection::default();
-    // How many modules and components we are inside of; the outermost component is 1.
-    let mut depth = 0_u32;
+    let mut census = Census::default();
+    let found = bounds::COMPONENT_BYTES
+        .check(component.len() as u64)
+        .and_then(|()| check_beginning(component))
+        .and_then(|()| read(component, &mut inspection, &mut census));
+    inspection.functions = u32::try_from(census.functions).unwrap_or(u32::MAX);
+    inspection.function_bytes_max = census.function_bytes_max;
+    let policy = inspection.exports.iter().find_map(|export| export.strip_prefix(POLICY));
+    inspection.interface_version = policy.unwrap_or_default().to_owned();
+    (inspection, found)
+}
+
+fn read(component: &[u8], inspection: &mut Inspection, census: &mut Census) -> Result<(), PrepareFailure> {
     for payload in Parser::new(0).parse_all(component) {
-        match payload.map_err(invalid)? {
-            Payload::Version { encoding, .. } => {
-                depth += 1;
-                if depth == 1 && encoding == Encoding::Module {
-                    return Err(refuse(
-                        "InvalidComponent",
-                        "this is a core module, not a component",
-                        "wrap it with `wasm-tools component new`, or build it with the policy build step",
-                    ));
-                }
-            }
-            Payload::End(_) => depth -= 1,
-            Payload::ComponentImportSection(section) if depth == 1 => {
+        let payload = payload.map_err(invalid)?;
+        if let Payload::Version { encoding: Encoding::Module, .. } = payload
+            && census.depth() == 0
+        {
+            return Err(refuse(
+                "InvalidComponent",
+                "this is a core module, not a component",
+                "wrap it with `wasm-tools component new`, or build it with the policy build step",
+            ));
+        }
+        census.count(&payload)?;
+        match payload {
+            Payload::ComponentImportSection(section) if census.depth() == 1 => {
                 for import in section {
                     inspection.imports.push(import.map_err(invalid)?.name.name.to_owned());
                 }
             }
-            Payload::ComponentExportSection(section) if depth == 1 => {
+            Payload::ComponentExportSection(section) if census.depth() == 1 => {
                 for export in section {
                     inspection.exports.push(export.map_err(invalid)?.name.name.to_owned());
                 }
             }
-            Payload::CodeSectionEntry(body) => {
-                inspection.functions += 1;
-                inspection.function_bytes_max = inspection.function_bytes_max.max(body.range().len());
-            }
             _ => {}
         }
     }
-    let policy = inspection.exports.iter().find_map(|export| export.strip_prefix(POLICY));
-    inspection.interface_version = policy.unwrap_or_default().to_owned();
-    Ok(inspection)
+    Ok(())
 }
 
 fn check_version(inspection: &Inspection) -> Result<(), PrepareFailure> {
@@ -139,13 +134,10 @@ fn check_version(inspection: &Inspection) -> Result<(), PrepareFailure> {
     if !version.is_empty() {
         return Err(wrong_version(version));
     }
-    let exports = inspection.exports.join(", ");
+    let exports = names(&inspection.exports);
     Err(refuse(
         "WrongWorld",
-        format!(
-            "it does not export `{PACKAGE}policy@{INTERFACE_VERSION}`; it exports: {}",
-            or_nothing(&exports)
-        ),
+        format!("it does not export `{PACKAGE}policy@{INTERFACE_VERSION}`; it exports: {exports}"),
         "build it for the world `routing-policy` of wit/routing.wit",
     ))
 }
@@ -160,14 +152,17 @@ fn check_import(import: &str) -> Result<(), PrepareFailure> {
         }
     }
     let remedy = if import.starts_with("wasi:") {
-        "rebuild without WASI: Rust for the target wasm32-unknown-unknown, TinyGo with -target=wasm-unknown, \
-         JavaScript with `componentize-js --disable all`"
+        "rebuild without WASI: Rust for the target wasm32-unknown-unknown; JavaScript with `componentize-js --disable \
+         stdio random clocks http fetch-event`; Python with `componentize-py componentize --stub-wasi`"
     } else {
         "remove the import: a policy gets everything it needs as arguments"
     };
     Err(refuse(
         "ImportNotGranted",
-        format!("it imports `{import}`; a policy may import `{PACKAGE}host` and nothing else"),
+        format!(
+            "it imports `{}`; a policy may import `{PACKAGE}host` and nothing else",
+            cut(import, SHOWN_NAME_BYTES_MAX)
+        ),
         remedy,
     ))
 }
@@ -176,7 +171,8 @@ fn wrong_version(version: &str) -> PrepareFailure {
     refuse(
         "WrongWorld",
         format!(
-            "it was built for version {version} of the routing contract; this gateway serves {INTERFACE_VERSION}"
+            "it was built for version {} of the routing contract; this gateway serves {INTERFACE_VERSION}",
+            cut(version, SHOWN_NAME_BYTES_MAX)
         ),
         format!("rebuild it with the SDK and wit/routing.wit of version {INTERFACE_VERSION}"),
     )
@@ -191,15 +187,31 @@ fn is_served(version: &str) -> bool {
     minor(version) == minor(INTERFACE_VERSION)
 }
 
-fn or_nothing(list: &str) -> &str {
-    if list.is_empty() { "nothing" } else { list }
+/// The first of some names, each cut.
+fn names(names: &[String]) -> String {
+    if names.is_empty() {
+        return "nothing".to_owned();
+    }
+    let shown: Vec<&str> =
+        names.iter().take(SHOWN_NAMES_MAX).map(|name| cut(name, SHOWN_NAME_BYTES_MAX)).collect();
+    let more = names.len() - shown.len();
+    let shown = shown.join(", ");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
+}
+
+fn cut(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
 }
 
 /// What the parser or the compiler says of bytes that are no valid component.
 pub(crate) fn invalid(error: impl fmt::Display) -> PrepareFailure {
+    let error = format!("{error:#}");
     refuse(
         "InvalidComponent",
-        format!("it is not a valid component: {error:#}"),
+        format!("it is not a valid component: {}", cut(&error, SHOWN_ERROR_BYTES_MAX)),
         "check the file with `wasm-tools validate`, and build it again",
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,8 +41,8 @@ pub(crate) struct Instance {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
     /// The guest did not get through a call.
-    #[error("{call}: {error}")]
-    Failed { call: &'static str, error: CallError },
+    #[error(transparent)]
+    Failed(CallError),
     /// The policy does not accept its configuration.
     #[error("configuration refused at {:?}: {}", .0.path, .0.message)]
     Config(types::ConfigError),
@@ -50,17 +50,38 @@ pub(crate) enum StartError {
 
 /// Why a call gave no answer. The instance must not be used again.
 #[derive(Debug, thiserror::Error)]
-#[error("{error:#}")]
+#[error("{}", self.sentence())]
 pub(crate) struct CallError {
     pub(crate) fault: Fault,
+    /// What was called: `pick`, `sync`, `configure`, `describe` or `instantiate`.
+    call: &'static str,
+    /// Fuel that the call might have used.
+    fuel_limit: u64,
+    /// Memory that the instance may have, bytes.
+    memory_bytes: usize,
     error: wasmtime::Error,
+}
+
+impl CallError {
+    fn sentence(&self) -> String {
+        let Self { fault, call, fuel_limit, memory_bytes, error } = self;
+        match fault {
+            Fault::Fuel => format!(
+                "`{call}` ran out of fuel: it used all of its {fuel_limit} units without coming to an end"
+            ),
+            Fault::Memory => {
+                format!("`{call}` asked for more memory than the {memory_bytes} bytes it may have: {error:#}")
+            }
+            _ => format!("`{call}` failed: {error:#}"),
+        }
+    }
 }
 
 impl StartError {
     /// The fault that a request sees.
     pub(crate) fn fault(&self) -> Fault {
         match self {
-            Self::Failed { error, .. } => error.fault,
+            Self::Failed(error) => error.fault,
             Self::Config(_) => Fault::Instantiate,
         }
     }
@@ -100,11 +121,12 @@ impl Recipe {
         store.limiter(|state| state);
         store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
         let pick_fuel = self.pick_fuel(endpoints);
-        let failed =
-            |fault, error| StartError::Failed { call: "instantiate", error: CallError { fault, error } };
-        store
-            .set_fuel(pick_fuel.saturating_mul(SETUP_FUEL_FACTOR))
-            .map_err(|error| failed(Fault::Instantiate, error))?;
+        let fuel_limit = pick_fuel.saturating_mul(SETUP_FUEL_FACTOR);
+        let memory_bytes = memory_bytes as usize;
+        let failed = |fault, error| {
+            StartError::Failed(CallError { fault, call: "instantiate", fuel_limit, memory_bytes, error })
+        };
+        store.set_fuel(fuel_limit).map_err(|error| failed(Fault::Instantiate, error))?;
         match self.pre.instantiate(&mut store) {
             Ok(policy) => Ok(Instance { store, policy, pick_fuel }),
             Err(error) => {
@@ -139,7 +161,7 @@ impl Instance {
                 self.policy.wicketgate_routing_policy().call_pick(&mut self.store, request, fleet)
             })
         });
-        decided.map_err(|error| CallError { fault: fault(&error, self.store.data()), error })
+        decided.map_err(|error| self.call_error("pick", self.pick_fuel, error))
     }
 
     /// Fuel that the last `pick` used.
@@ -149,11 +171,26 @@ impl Instance {
 
     fn begin_setup(&mut self) -> wasmtime::Result<()> {
         self.store.data_mut().begin_setup();
-        self.store.set_fuel(self.pick_fuel.saturating_mul(SETUP_FUEL_FACTOR))
+        self.store.set_fuel(self.setup_fuel())
+    }
+
+    fn setup_fuel(&self) -> u64 {
+        self.pick_fuel.saturating_mul(SETUP_FUEL_FACTOR)
     }
 
     fn failed(&self, call: &'static str, error: wasmtime::Error) -> StartError {
-        StartError::Failed { call, error: CallError { fault: fault(&error, self.store.data()), error } }
+        StartError::Failed(self.call_error(call, self.setup_fuel(), error))
+    }
+
+    fn call_error(&self, call: &'static str, fuel_limit: u64, error: wasmtime::Error) -> CallError {
+        let state = self.store.data();
+        CallError {
+            fault: fault(&error, state),
+            call,
+            fuel_limit,
+            memory_bytes: state.memory_bytes_max(),
+            error,
+        }
     }
 }
 

@@ -6,8 +6,10 @@
 mod answer;
 mod backoff;
 mod bindings;
+mod bounds;
 mod builtin;
 mod check;
+mod compiler;
 mod convert;
 mod description;
 mod engine;
@@ -27,8 +29,10 @@ mod scenario;
 #[cfg(test)]
 mod testing;
 
+pub use bounds::{BOUNDS, Bound, CompileLimits};
 pub use builtin::names as builtin_names;
 pub use check::{Check, check, open};
+pub use compiler::{Compiler, serve_compiler};
 pub use evaluate::Evaluator;
 pub use fetch::FetchOptions;
 pub use host_state::{LogLevel, LogLine};

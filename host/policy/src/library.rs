@@ -2,23 +2,27 @@
 //! its own, and each result is kept as long as configuration needs it.
 
 mod compile;
+mod queue;
+mod setback;
 mod source;
+mod tables;
+mod threads;
 
-use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use domain::name::PolicyName;
 use domain::policy::{
-    Digest, EntrySpec, Evaluate, Policies, PolicyLimits, Preparation, Prepare, PrepareFailure, Prepared,
+    Description, Digest, EntrySpec, Evaluate, Policies, PolicySource, Preparation, Prepare, PrepareFailure,
+    Prepared,
 };
 use wasmtime::component::{HasSelf, Linker};
 
 use crate::bindings::RoutingPolicy;
+use crate::compiler::Compiler;
 use crate::engine;
 use crate::evaluate::Evaluator;
 use crate::fetch::{Desk, FetchOptions, Fetcher, Order};
@@ -28,20 +32,21 @@ use crate::instance::Recipe;
 use crate::probe;
 use crate::ready::{Compiled, Ready};
 
+use compile::{Outcome, Refused, Workshop};
+use queue::Tenant;
 use source::Whereabouts;
+use tables::{Key, State, Tables};
+use threads::{Probe, spawn_compiler, spawn_prober};
 
 pub use source::digest;
 pub(crate) use source::{embedded, read_argument};
 
 /// Default of `--policy-instances`: instances that live at once, over all workers.
 pub const INSTANCES_DEFAULT: u32 = 8_192;
-/// Default of [`Options::compile_deadline`]: guests that bring an interpreter take up to 45 s.
-pub const COMPILE_DEADLINE_DEFAULT: Duration = Duration::from_secs(120);
+/// Default of [`Options::compile_deadline`]. What bounds a compilation is its CPU time; the clock only ends one that gets none.
+pub const COMPILE_DEADLINE_DEFAULT: Duration = Duration::from_secs(1_800);
 /// Instances kept free for probing, beyond those of the workers.
 const PROBE_INSTANCES: u32 = 8;
-
-/// Compiled components that are kept although nothing needs them now, so that going back to one costs no compilation.
-const SPARE_COMPONENTS_MAX: usize = 4;
 
 /// How to make a [`Library`].
 #[derive(Clone, Debug)]
@@ -52,8 +57,10 @@ pub struct Options {
     pub instances: u32,
     /// Where relative paths of `file` sources count from. Default: the working directory.
     pub directory: PathBuf,
-    /// How long one component may compile. Default [`COMPILE_DEADLINE_DEFAULT`].
+    /// How long one compilation may take by the clock, on however busy a machine. Default [`COMPILE_DEADLINE_DEFAULT`].
     pub compile_deadline: Duration,
+    /// Where components are compiled. Default: in a process of their own.
+    pub compiler: Compiler,
     /// Which registries may be asked, and where their answers are kept.
     pub fetch: FetchOptions,
 }
@@ -65,6 +72,7 @@ impl Default for Options {
             instances: INSTANCES_DEFAULT,
             directory: PathBuf::from("."),
             compile_deadline: COMPILE_DEADLINE_DEFAULT,
+            compiler: Compiler::default(),
             fetch: FetchOptions::default(),
         }
     }
@@ -102,36 +110,6 @@ struct Shared {
     next_id: AtomicU64,
 }
 
-#[derive(Default)]
-struct Tables {
-    sources: source::Sources,
-    components: HashMap<Digest, State<Compiled>>,
-    policies: HashMap<Key, State<Ready>>,
-    /// Components that nothing needs now, the one given up last at the end.
-    spare: VecDeque<Digest>,
-}
-
-/// What makes two specs share one policy.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Key {
-    digest: Digest,
-    name: PolicyName,
-    config: Arc<str>,
-    limits: PolicyLimits,
-}
-
-enum State<T> {
-    Pending,
-    Ready(Arc<T>),
-    Failed(PrepareFailure),
-}
-
-/// A compiled policy to be configured and probed.
-enum Probe {
-    Policy(Key, Arc<Compiled>),
-    Stop,
-}
-
 impl Library {
     /// Starts the engine and the two threads that prepare policies.
     ///
@@ -139,7 +117,7 @@ impl Library {
     /// When this host cannot run compiled code, or has no threads.
     pub fn new(options: Options) -> Result<Self, LibraryError> {
         let instances = options.instances.max(options.workers as u32);
-        let engine =
+        let (engine, reservation) =
             engine::engine(instances.saturating_add(PROBE_INSTANCES)).map_err(LibraryError::Engine)?;
         let mut linker = Linker::new(&engine);
         RoutingPolicy::add_to_linker::<_, HasSelf<HostState>>(&mut linker, |state| state)
@@ -155,8 +133,14 @@ impl Library {
         });
         let (compiler, compile_messages) = mpsc::channel();
         let (prober, probes) = mpsc::channel();
+        let workshop = Workshop {
+            linker: shared.linker.clone(),
+            reservation,
+            compiler: shared.options.compiler.clone(),
+            deadline: shared.options.compile_deadline,
+        };
         let threads = vec![
-            spawn_compiler(&shared, compile_messages, compiler.clone(), prober.clone())?,
+            spawn_compiler(&shared, compile_messages, (compiler.clone(), prober.clone()), workshop)?,
             spawn_prober(&shared, probes)?,
         ];
         Ok(Self { shared, compiler, prober, threads, fetcher: Mutex::new(None) })
@@ -208,6 +192,23 @@ impl Library {
         Ok(())
     }
 
+    /// What a compiled component says of itself, within these limits.
+    pub(crate) fn describe(&self, compiled: &Compiled, spec: &EntrySpec) -> Option<Description> {
+        let log = Arc::new(PolicyLog::keeping(spec.name.as_str()));
+        probe::describe(&self.recipe(compiled, spec, log)).ok()
+    }
+
+    /// How to make instances of a compiled component, whether it would serve or not.
+    pub(crate) fn recipe(&self, compiled: &Compiled, spec: &EntrySpec, log: Arc<PolicyLog>) -> Recipe {
+        Recipe {
+            engine: self.shared.linker.engine().clone(),
+            pre: compiled.pre.clone(),
+            log,
+            config: Arc::clone(&spec.config),
+            limits: spec.limits,
+        }
+    }
+
     fn instances_per_worker(&self) -> usize {
         self.shared.options.instances as usize / self.shared.options.workers.max(1)
     }
@@ -226,30 +227,54 @@ impl Library {
         if let Some(state) = tables.policies.get(&key) {
             return state.clone();
         }
-        match tables.components.get(&digest) {
-            Some(State::Failed(failure)) => return State::Failed(failure.clone()),
-            Some(State::Pending) => {}
+        let tenant = tenant(spec);
+        let state: State<Ready> = match tables.components.get(&digest) {
             Some(State::Ready(compiled)) => {
                 // The receiver ends only with the library.
-                let _ = self.prober.send(Probe::Policy(key.clone(), Arc::clone(compiled)));
+                let _ = self.prober.send(Probe::Policy(tenant, key.clone(), Arc::clone(compiled)));
+                tables.policies.insert(key, State::Pending);
+                return State::Pending;
             }
-            None => {
-                let bytes = match bytes {
-                    Some(bytes) => bytes,
-                    None => match tables.sources.read(spec) {
-                        Ok((now, bytes)) if now == digest => bytes,
-                        // It changed between two looks; the next one sees it whole.
-                        Ok(_) => return self.advance(tables, spec),
-                        Err(failure) => return State::Failed(failure),
-                    },
+            Some(State::Failed(failure)) => {
+                let failure = failure.clone();
+                let is_due = tables.setbacks.take_due(&digest, Instant::now());
+                if !is_due && !tables.waiting.contains_key(&digest) {
+                    return State::Failed(failure);
+                }
+                // It is tried again, and fails until it does not.
+                State::Failed(failure)
+            }
+            Some(State::Pending) => State::Pending,
+            None => match tables.setbacks.failure(&digest).cloned() {
+                Some(failure) => {
+                    tables.components.insert(digest, State::Failed(failure.clone()));
+                    return State::Failed(failure);
+                }
+                None => State::Pending,
+            },
+        };
+        let waiting = tables.waiting.get(&digest).map_or(&[][..], Vec::as_slice);
+        if !waiting.contains(&(tenant.clone(), key.clone())) {
+            if !waiting.iter().any(|(known, _)| *known == tenant) {
+                let origin = match tables.sources.origin(spec, bytes) {
+                    Ok(origin) => origin,
+                    Err(failure) => return State::Failed(failure),
                 };
-                tables.components.insert(digest, State::Pending);
-                let name = spec.name.as_str().into();
-                let _ = self.compiler.send(compile::Message::Compile(compile::Job { digest, bytes, name }));
+                let job = compile::Job { digest, origin };
+                let _ = self.compiler.send(compile::Message::Compile(tenant.clone(), job));
             }
+            tables.waiting.entry(digest).or_default().push((tenant, key));
+            tables.components.entry(digest).or_insert(State::Pending);
         }
-        tables.policies.insert(key, State::Pending);
-        State::Pending
+        state
+    }
+}
+
+/// Whose line a policy's work stands in.
+fn tenant(spec: &EntrySpec) -> Tenant {
+    match spec.source {
+        PolicySource::Builtin(_) => Tenant::Gateway,
+        _ => Tenant::Namespace(Arc::clone(&spec.tenant)),
     }
 }
 
@@ -268,6 +293,7 @@ impl Prepare for Library {
 
     fn retain(&self, live: &[Arc<EntrySpec>]) {
         self.shared.tables().retain(live);
+        let _ = self.compiler.send(compile::Message::Look);
     }
 }
 
@@ -288,62 +314,6 @@ impl Drop for Library {
     }
 }
 
-impl Tables {
-    /// Where a spec's component is, its digest checked against the one expected.
-    fn look(&mut self, spec: &EntrySpec) -> Result<Whereabouts, PrepareFailure> {
-        let found = self.sources.look(spec)?;
-        if let (Whereabouts::Here(digest, _), Some(expected)) = (&found, &spec.sha256)
-            && !expected.eq_ignore_ascii_case(&digest.to_string())
-        {
-            return Err(refuse(
-                "DigestMismatch",
-                format!("its SHA-256 is {digest}, expected was {expected}"),
-                "put the right component in its place, or correct `sha256`",
-            ));
-        }
-        Ok(found)
-    }
-
-    fn retain(&mut self, live: &[Arc<EntrySpec>]) {
-        let keys: HashSet<Key> =
-            live.iter().filter_map(|spec| Some(Key::of(spec, self.sources.last_digest(spec)?))).collect();
-        let digests: HashSet<Digest> = keys.iter().map(|key| key.digest).collect();
-        self.policies.retain(|key, _| keys.contains(key));
-        self.retain_components(&digests);
-        self.sources.retain(live);
-    }
-
-    fn retain_components(&mut self, live: &HashSet<Digest>) {
-        self.spare.retain(|digest| !live.contains(digest));
-        for (digest, state) in &self.components {
-            if matches!(state, State::Ready(_)) && !live.contains(digest) && !self.spare.contains(digest) {
-                self.spare.push_back(*digest);
-            }
-        }
-        while self.spare.len() > SPARE_COMPONENTS_MAX {
-            self.spare.pop_front();
-        }
-        let spare = &self.spare;
-        self.components.retain(|digest, _| live.contains(digest) || spare.contains(digest));
-    }
-}
-
-impl Key {
-    fn of(spec: &EntrySpec, digest: Digest) -> Self {
-        Self { digest, name: spec.name.clone(), config: Arc::clone(&spec.config), limits: spec.limits }
-    }
-}
-
-impl<T> Clone for State<T> {
-    fn clone(&self) -> Self {
-        match self {
-            Self::Pending => Self::Pending,
-            Self::Ready(value) => Self::Ready(Arc::clone(value)),
-            Self::Failed(failure) => Self::Failed(failure.clone()),
-        }
-    }
-}
-
 impl Shared {
     /// The tables. No guard of theirs is held over a compilation or a call of a guest, so a panic leaves them whole.
     fn tables(&self) -> MutexGuard<'_, Tables> {
@@ -351,27 +321,38 @@ impl Shared {
     }
 
     /// A component was compiled: what waited for it goes on.
-    fn compiled(
-        &self,
-        digest: Digest,
-        result: Result<Arc<Compiled>, PrepareFailure>,
-        prober: &Sender<Probe>,
-    ) {
+    fn compiled(&self, digest: Digest, outcome: Outcome, prober: &Sender<Probe>) {
         let mut tables = self.tables();
-        // Forgotten meanwhile: nobody waits for it.
-        if !tables.components.contains_key(&digest) {
-            return;
-        }
-        for (key, state) in tables.policies.iter_mut().filter(|(key, _)| key.digest == digest) {
-            match &result {
-                Ok(compiled) => {
-                    let _ = prober.send(Probe::Policy(key.clone(), Arc::clone(compiled)));
+        let tables_now = &mut *tables;
+        // Forgotten meanwhile: nothing waits for it.
+        let Some(waiting) = tables_now.waiting.remove(&digest) else { return };
+        let failed = outcome.is_err();
+        let state = match outcome {
+            Ok(compiled) => {
+                tables_now.setbacks.clear(&digest);
+                for (tenant, key) in waiting {
+                    // Two tenants may have asked for the same.
+                    if tables_now.policies.insert(key.clone(), State::Pending).is_none() {
+                        let _ = prober.send(Probe::Policy(tenant, key, Arc::clone(&compiled)));
+                    }
                 }
-                Err(failure) => *state = State::Failed(failure.clone()),
+                State::Ready(compiled)
             }
-        }
-        let failed = result.is_err();
-        tables.components.insert(digest, result.map_or_else(State::Failed, State::Ready));
+            Err(Refused::Attempt(failure)) => {
+                tables_now.setbacks.add(digest, failure.clone(), Instant::now());
+                State::Failed(failure)
+            }
+            Err(Refused::Component(failure)) => {
+                tables_now.setbacks.clear(&digest);
+                State::Failed(failure)
+            }
+            Err(Refused::Changed) => {
+                tables_now.components.remove(&digest);
+                drop(tables);
+                return self.wake();
+            }
+        };
+        tables_now.components.insert(digest, state);
         drop(tables);
         if failed {
             self.wake();
@@ -389,14 +370,15 @@ impl Shared {
         };
         let log = Arc::new(PolicyLog::keeping(key.name.as_str()));
         let tried = Recipe { log: Arc::clone(&log), ..recipe.clone() };
-        let probed = probe::probe(&tried, &compiled.description);
+        let described = probe::describe(&tried);
+        let probed = described.and_then(|description| Ok((probe::probe(&tried, &description)?, description)));
         let probed = probed.map_err(|failure| with_last_words(failure, &log));
         let mut tables = self.tables();
         if let Some(state) = tables.policies.get_mut(key) {
             *state = match probed {
-                Ok(probed) => {
+                Ok((probed, description)) => {
                     let id = self.next_id.fetch_add(1, Relaxed);
-                    State::Ready(Arc::new(Ready::new(id, compiled, recipe, probed)))
+                    State::Ready(Arc::new(Ready::new(id, (compiled, description), recipe, probed)))
                 }
                 Err(failure) => State::Failed(failure),
             };
@@ -438,33 +420,6 @@ impl Desk for Shared {
             self.wake();
         }
     }
-}
-
-fn spawn_compiler(
-    shared: &Arc<Shared>,
-    messages: Receiver<compile::Message>,
-    to_self: Sender<compile::Message>,
-    prober: Sender<Probe>,
-) -> std::io::Result<JoinHandle<()>> {
-    let shared = Arc::clone(shared);
-    let run = move || {
-        let settings = (&shared.linker, shared.options.compile_deadline);
-        compile::supervise(&messages, &to_self, settings, &|digest, result| {
-            shared.compiled(digest, result, &prober);
-        });
-    };
-    thread::Builder::new().name("policy-library".into()).spawn(run)
-}
-
-/// Probing has a thread of its own: a known component with a new configuration does not wait for another's compilation.
-fn spawn_prober(shared: &Arc<Shared>, probes: Receiver<Probe>) -> std::io::Result<JoinHandle<()>> {
-    let shared = Arc::clone(shared);
-    let run = move || {
-        while let Ok(Probe::Policy(key, compiled)) = probes.recv() {
-            shared.probe(&key, &compiled);
-        }
-    };
-    thread::Builder::new().name("policy-probe".into()).spawn(run)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use domain::endpoint::Roles;
-use domain::policy::{Description, PrepareFailure};
+use domain::policy::{Description, Fault, PrepareFailure};
 use domain::pool::Pool;
 use domain::request::{Fleet, RequestView};
 use domain::signal::{Signal, SignalSet};
@@ -13,8 +13,9 @@ use http::HeaderName;
 use crate::answer::{self, AnswerError, Question};
 use crate::bindings::wicketgate::routing::types;
 use crate::convert;
+use crate::description;
 use crate::inspect::refuse;
-use crate::instance::{Instance, Recipe, StartError};
+use crate::instance::{CallError, Instance, Recipe, StartError};
 use crate::made_up;
 
 /// Endpoints of the made-up pool.
@@ -67,6 +68,23 @@ pub(crate) fn probe(recipe: &Recipe, description: &Description) -> Result<Probed
     wrong.map_or(Ok(probed), |error| Err(probe_failed(&error)))
 }
 
+/// What a policy says of itself, by two instances: both must say the same.
+///
+/// # Errors
+/// `ProbeFailed`, `Impure`, `UnknownSignal` or `InvalidComponent`.
+pub(crate) fn describe(recipe: &Recipe) -> Result<Description, PrepareFailure> {
+    let first = recipe.describe().map_err(start_failure)?;
+    let second = recipe.describe().map_err(start_failure)?;
+    if format!("{first:?}") != format!("{second:?}") {
+        return Err(refuse(
+            "Impure",
+            "asked twice it described itself differently",
+            "return the same description every time",
+        ));
+    }
+    description::check(first)
+}
+
 fn impure(before: &str, after: &str) -> PrepareFailure {
     refuse(
         "Impure",
@@ -86,7 +104,7 @@ pub(crate) fn start_failure(error: StartError) -> PrepareFailure {
                 "see the schema that `wicketgate policy check` prints; its `--config JSON` tries settings"
                     .to_owned(),
         },
-        error @ StartError::Failed { .. } => probe_failed(&error),
+        StartError::Failed(error) => call_failed(&error),
     }
 }
 
@@ -95,8 +113,21 @@ fn probe_failed(error: &impl fmt::Display) -> PrepareFailure {
     refuse(
         "ProbeFailed",
         format!("on made-up fleets it fails: {error}"),
-        "try it with `wicketgate policy check` and `wicketgate policy run`",
+        "look at one decision with `wicketgate policy run FILE --scenario SCENARIO.json`",
     )
+}
+
+/// The same of a call that did not come to its end.
+fn call_failed(error: &CallError) -> PrepareFailure {
+    let failure = probe_failed(error);
+    let remedy = match error.fault {
+        Fault::Fuel => {
+            "do less in this call, or raise `limits.fuelFactor` of the RoutingPolicy, at most to 10"
+        }
+        Fault::Memory => "use less memory, or raise `limits.memory` of the RoutingPolicy, at most to 16Mi",
+        _ => return failure,
+    };
+    PrepareFailure { remedy: remedy.to_owned(), ..failure }
 }
 
 /// The answer as text, and whether it is within the contract.
@@ -111,7 +142,7 @@ fn ask(
     let columns = convert::columns(&case.fleet, description, &mut scratch);
     let request = RequestView { excluded: &case.excluded, headers, ..case.request };
     let fleet = types::Fleet { scores: case.scores.as_deref(), columns };
-    let decision = instance.pick(&request, description, fleet).map_err(|error| probe_failed(&error))?;
+    let decision = instance.pick(&request, description, fleet).map_err(|error| call_failed(&error))?;
     // Debug text tells every number apart and calls all NaN the same.
     let answer = format!("{decision:?}");
     let question = Question { pool, excluded: &case.excluded, scores: case.scores.as_deref() };

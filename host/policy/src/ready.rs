@@ -11,10 +11,9 @@ use crate::host_state::HostState;
 use crate::instance::Recipe;
 use crate::probe::Probed;
 
-/// A compiled component of the right world that says sensible things of itself.
+/// A compiled component of the right world.
 pub(crate) struct Compiled {
     pub(crate) digest: Digest,
-    pub(crate) description: Arc<Description>,
     pub(crate) outside: Arc<Outside>,
     pub(crate) pre: RoutingPolicyPre<HostState>,
 }
@@ -40,11 +39,16 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    pub(crate) fn new(id: u64, compiled: &Compiled, recipe: Recipe, probed: Probed) -> Self {
+    pub(crate) fn new(
+        id: u64,
+        (compiled, description): (&Compiled, Description),
+        recipe: Recipe,
+        probed: Probed,
+    ) -> Self {
         Self {
             id,
             digest: compiled.digest,
-            description: Arc::clone(&compiled.description),
+            description: Arc::new(description),
             outside: Arc::clone(&compiled.outside),
             recipe,
             probed,

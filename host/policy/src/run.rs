@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::policy::{Choice, Fault, PrepareFailure, Refusal};
+use domain::policy::{Choice, Description, Fault, PrepareFailure, Refusal};
 use domain::request::RequestView;
 use domain::signal::Signal;
 use http::{HeaderName, HeaderValue};
@@ -14,10 +14,9 @@ use crate::bindings::wicketgate::routing::types;
 use crate::check::spec;
 use crate::convert;
 use crate::host_state::{LogLine, PolicyLog};
-use crate::instance::Recipe;
-use crate::library::Library;
+use crate::library::{Library, digest};
+use crate::probe;
 use crate::rank::{self, Common};
-use crate::ready::Ready;
 use crate::scenario::{Scenario, ScenarioError, Stage};
 
 /// A decision and its reasons. Indices count endpoints sorted by URL.
@@ -25,6 +24,8 @@ use crate::scenario::{Scenario, ScenarioError, Stage};
 pub struct Decided {
     /// Name of the policy.
     pub policy: String,
+    /// Why no gateway would let it serve as it is; `None`: it would.
+    pub refused: Option<PrepareFailure>,
     /// URLs of the endpoints, by index.
     pub endpoints: Vec<Arc<str>>,
     /// What the policy saw: its signals in its order, one number per endpoint; NaN is unknown.
@@ -80,17 +81,31 @@ pub enum RunError {
 /// Takes the scenario's decision.
 ///
 /// # Errors
-/// When the scenario makes no sense, or the policy does not load; a failing `pick` is part of the result.
+/// When the scenario makes no sense, or the component does not load. One that loads and fails its probe is looked at all the
+/// same, and a failing `pick` is part of the result.
 pub fn run(library: &Library, component: &[u8], scenario: &Scenario) -> Result<Decided, RunError> {
     let stage = scenario.stage()?;
     let config = serde_json::Value::Object(scenario.config.clone()).to_string();
-    let ready = library.ready_now(&spec(component, &config))?;
-    let log = Arc::new(PolicyLog::keeping(&ready.description.name));
-    let recipe = Recipe { log: Arc::clone(&log), ..ready.recipe.clone() };
+    let spec = spec(component, &config);
+    let log = Arc::new(PolicyLog::keeping(spec.name.as_str()));
+    let refused = library.ready_now(&spec).err();
+    let compiled = library.compiled(digest(component));
+    let (recipe, description) = match (&refused, compiled) {
+        (_, Some(compiled)) => {
+            let recipe = library.recipe(&compiled, &spec, Arc::clone(&log));
+            let description = probe::describe(&recipe)?;
+            (recipe, description)
+        }
+        (Some(failure), None) => return Err(failure.clone().into()),
+        (None, None) => return Err(RunError::Start("it was forgotten meanwhile".to_owned())),
+    };
+    // What it said of itself is not part of the decision.
+    log.take();
     let mut decided = Decided {
-        policy: ready.description.name.clone(),
+        policy: description.name.clone(),
+        refused,
         endpoints: stage.pool.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.spec.id.url)).collect(),
-        columns: columns(&ready, &stage),
+        columns: columns(&description, &stage),
         answer: Ok(Answered::NoSession),
         log: Vec::new(),
         fuel: 0,
@@ -99,16 +114,16 @@ pub fn run(library: &Library, component: &[u8], scenario: &Scenario) -> Result<D
     };
     let mut instance = recipe.start(&stage.pool).map_err(|error| RunError::Start(error.to_string()))?;
     let session = scenario.request.session.as_deref();
-    if !ready.description.needs_session || session.is_some() {
+    if !description.needs_session || session.is_some() {
         let owners = owners(scenario, &stage);
         let headers: Vec<(HeaderName, &str)> =
             stage.headers.iter().map(|(name, value)| (name.clone(), value.as_str())).collect();
         let request = request(scenario, &stage, &owners, &headers);
         let mut flat = Vec::new();
-        let columns = convert::columns(&stage.fleet, &ready.description, &mut flat);
+        let columns = convert::columns(&stage.fleet, &description, &mut flat);
         let fleet = types::Fleet { scores: stage.scores.as_deref(), columns };
         let began = Instant::now();
-        let decision = instance.pick(&request, &ready.description, fleet);
+        let decision = instance.pick(&request, &description, fleet);
         decided.duration = began.elapsed();
         decided.fuel = instance.fuel_used();
         decided.answer = match decision {
@@ -120,9 +135,9 @@ pub fn run(library: &Library, component: &[u8], scenario: &Scenario) -> Result<D
     Ok(decided)
 }
 
-fn columns(ready: &Ready, stage: &Stage) -> Vec<(Signal, Vec<f32>)> {
+fn columns(description: &Description, stage: &Stage) -> Vec<(Signal, Vec<f32>)> {
     let column = |signal: &Signal| (*signal, stage.fleet.column(*signal).unwrap_or_default().to_vec());
-    ready.description.signals.iter().map(column).collect()
+    description.signals.iter().map(column).collect()
 }
 
 fn owners(scenario: &Scenario, stage: &Stage) -> Vec<u32> {

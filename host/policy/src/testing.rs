@@ -12,14 +12,19 @@ use domain::pool::{Entry, Pool};
 use domain::request::{Fleet, RequestView};
 use domain::signal::{Signal, SignalSet};
 
+use crate::compiler::Compiler;
 use crate::evaluate::Evaluator;
 use crate::library::{Library, Options};
 use crate::made_up;
 
 /// Compiling takes long in a debug build: each component is compiled once for all tests.
-pub(crate) static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
-    Library::new(Options { instances: 64, directory: "/".into(), ..Options::default() }).unwrap()
-});
+pub(crate) static LIBRARY: LazyLock<Library> =
+    LazyLock::new(|| Library::new(Options { instances: 64, directory: "/".into(), ..in_process() }).unwrap());
+
+/// This test is not the gateway's binary, so it cannot compile in a process of its own; `tests/processes.rs` can.
+pub(crate) fn in_process() -> Options {
+    Options { compiler: Compiler::InProcess, ..Options::default() }
+}
 
 /// A component of `target/policies`, such as `testing/hostile`.
 pub(crate) fn component(name: &str) -> PathBuf {
@@ -44,6 +49,7 @@ pub(crate) fn spec(name: &str, config: &str) -> EntrySpec {
         limits: PolicyLimits::default(),
         failure_mode: FailureMode::NextPolicy,
         mode: Mode::Active,
+        tenant: "default".into(),
     }
 }
 

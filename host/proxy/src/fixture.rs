@@ -47,6 +47,7 @@ pub(crate) fn route_with_chain(model: &str, endpoints: &[Arc<EndpointSpec>], cha
             limits: PolicyLimits::default(),
             failure_mode: FailureMode::default(),
             mode: Mode::default(),
+            tenant: "default".into(),
         })
     };
     RouteDraft { chain: chain.iter().map(entry).collect(), ..route(model, endpoints) }

@@ -17,7 +17,7 @@ use domain::prefix::{PREFIX_INDEX_BYTES_DEFAULT, PrefixIndex, PromptHashes, hash
 use domain::request::{Fleet, RequestView};
 use domain::signal::Signal;
 use manifest::{Bundle, Change, LowerOptions, decode, lower};
-use policy::{Library, Options};
+use policy::{Compiler, Library, Options};
 use proxy::intake::scan::scan;
 
 #[path = "../src/routing/pool.rs"]
@@ -116,7 +116,7 @@ fn lowering(criterion: &mut Criterion) {
         bencher.iter(|| lower(black_box(&bundle), &LowerOptions::default()));
     });
 
-    let library = Library::new(Options::default()).unwrap();
+    let library = Library::new(Options { compiler: Compiler::InProcess, ..Options::default() }).unwrap();
     let mut core = Core::new(Index::default());
     core.apply(burst(all), &library);
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -191,7 +191,7 @@ fn with_line_breaks(body: &str) -> String {
 }
 
 fn picks(criterion: &mut Criterion) {
-    let library = Library::new(Options::default()).unwrap();
+    let library = Library::new(Options { compiler: Compiler::InProcess, ..Options::default() }).unwrap();
     for chain in CHAINS {
         let names: Vec<&str> = chain.iter().map(|(name, _)| *name).collect();
         let entries = pool::entries(&library, chain, &[]).unwrap();
@@ -231,7 +231,7 @@ fn pick(criterion: &mut Criterion, (name, library): (&str, &Library), pool: &Poo
 }
 
 fn gathers(criterion: &mut Criterion) {
-    let library = Library::new(Options::default()).unwrap();
+    let library = Library::new(Options { compiler: Compiler::InProcess, ..Options::default() }).unwrap();
     let entries = pool::entries(&library, CHAINS[6], &[]).unwrap();
     for len in [64, 4_096] {
         let pool = pool::pool(len, entries.clone());
@@ -246,7 +246,7 @@ fn gathers(criterion: &mut Criterion) {
 
 /// The first decision of a worker for a pool: instance, configuration and the pool's endpoints included.
 fn instantiation(criterion: &mut Criterion) {
-    let library = Library::new(Options::default()).unwrap();
+    let library = Library::new(Options { compiler: Compiler::InProcess, ..Options::default() }).unwrap();
     let entries = pool::entries(&library, &[("prefix-hash", "{}")], &[]).unwrap();
     let pool = pool::pool(64, entries);
     load(&pool);

@@ -14,7 +14,7 @@ use engine::fleet::{self, FleetConfig, Oracle, Report, RoundRobin};
 use engine::workload::{
     Mooncake, Shape, Workload, agentic, chats, mooncake, read_trace, shared_system, tenants,
 };
-use policy::{Library, Options};
+use policy::{Compiler, Library, Options};
 
 mod chain;
 mod pool;
@@ -103,7 +103,7 @@ struct Round {
 /// Runs it. Returns whether every bar was reached.
 pub(crate) fn run(args: &RoutingArgs) -> anyhow::Result<bool> {
     let began = Instant::now();
-    let library = Library::new(Options { workers: 2, ..Options::default() })?;
+    let library = Library::new(Options { workers: 2, compiler: Compiler::InProcess, ..Options::default() })?;
     let stand_ins = args.policies.iter().map(|(name, file)| {
         let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
         Ok((name.clone(), bytes.into()))

@@ -1,6 +1,6 @@
 //! The policy chain of a gateway: which policies, in which order, configured how.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use domain::name::PolicyName;
@@ -14,20 +14,12 @@ use crate::kind::InferenceGatewaySpec;
 use crate::kind::inference_gateway as kind;
 use crate::spelling::fold;
 
-/// Names that mean a built-in policy, spelled without case, hyphens and underscores.
-const ALIASES: [(&str, &str); 12] = [
-    ("roundrobin", "round-robin"),
+/// Other names of built-in policies, spelled without case, hyphens and underscores. Their own names need no line here.
+const ALIASES: [(&str, &str); 4] = [
     ("session", "session-affinity"),
-    ("sessionaffinity", "session-affinity"),
-    ("prefixhash", "prefix-hash"),
     ("prefixaware", "prefix-hash"),
     ("leastloaded", "least-in-flight"),
     ("leastrequest", "least-in-flight"),
-    ("leastinflight", "least-in-flight"),
-    ("gpuloadaware", "gpu-load-aware"),
-    ("loadaware", "load-aware"),
-    ("prefilldecode", "prefill-decode"),
-    ("speculativedecoding", "speculative-decoding"),
 ];
 /// Names of the seeds' routers that this version has no policy for, spelled the same way.
 const NOT_YET: [&str; 6] = [
@@ -63,6 +55,8 @@ pub(super) struct AskedChain {
     links: Vec<Link>,
     /// Tells chains apart.
     number: usize,
+    /// Namespace of the object that asks.
+    tenant: Arc<str>,
 }
 
 /// Number of a chain, and the bits of its thresholds.
@@ -75,10 +69,20 @@ pub(super) struct Chains {
     asked: usize,
 }
 
-/// The built-in policy that a name means in any spelling; the name itself if it is none.
-pub fn canonical(name: &str) -> &str {
+/// The one of the built-in policies that a name means, in any spelling or by another name; the name itself if it means none.
+pub(super) fn canonical<'a>(builtins: &'a BTreeSet<Box<str>>, name: &'a str) -> &'a str {
     let folded = fold(name);
-    ALIASES.iter().find(|(alias, _)| *alias == folded).map_or(name, |(_, canonical)| canonical)
+    let alias = ALIASES.iter().find(|(alias, _)| *alias == folded).map(|(_, builtin)| *builtin);
+    let own = builtins.iter().find(|builtin| fold(builtin) == folded).map(|builtin| &**builtin);
+    own.or(alias).unwrap_or(name)
+}
+
+/// The built-in policy of every gateway that a name means, in any spelling; the name itself if it means none.
+pub fn policy_name(name: &str) -> &str {
+    let folded = fold(name);
+    let own = super::BUILTINS.into_iter().find(|builtin| fold(builtin) == folded);
+    let alias = ALIASES.iter().find(|(alias, _)| *alias == folded).map(|(_, builtin)| *builtin);
+    own.or(alias).unwrap_or(name)
 }
 
 /// Every other name of a built-in policy, in its folded form.
@@ -105,7 +109,7 @@ fn prefer_before_prefix_hash(links: &mut [Link]) {
 impl Lowering<'_> {
     /// Reads which chain a gateway asks for.
     pub(super) fn asked_chain(&mut self, about: &About, spec: &InferenceGatewaySpec) -> AskedChain {
-        let mut chain = self.new_chain();
+        let mut chain = self.new_chain(about);
         let short = spec.session_affinity.is_some()
             || spec.route_strategy.is_some()
             || spec.scheduling_policy.is_some();
@@ -133,7 +137,7 @@ impl Lowering<'_> {
             }
             return chain;
         }
-        for (field, name) in short_form(spec) {
+        for (field, name) in short_form(&self.options.builtins, spec) {
             self.named_link(about, field, name, &mut chain);
         }
         prefer_before_prefix_hash(&mut chain.links);
@@ -142,14 +146,15 @@ impl Lowering<'_> {
 
     /// A chain of one policy by name.
     pub(super) fn chain_of(&mut self, about: &About, field: &str, name: &str) -> AskedChain {
-        let mut chain = self.new_chain();
+        let mut chain = self.new_chain(about);
         self.named_link(about, field, name, &mut chain);
         chain
     }
 
-    fn new_chain(&mut self) -> AskedChain {
+    fn new_chain(&mut self, about: &About) -> AskedChain {
         self.specs.asked += 1;
-        AskedChain { number: self.specs.asked, ..AskedChain::default() }
+        let tenant = Arc::clone(&about.name().namespace);
+        AskedChain { number: self.specs.asked, tenant, ..AskedChain::default() }
     }
 
     fn named_link(&mut self, about: &About, field: &str, name: &str, chain: &mut AskedChain) {
@@ -235,13 +240,13 @@ impl Lowering<'_> {
     pub(super) fn chain(&mut self, asked: &AskedChain, thresholds: Thresholds) -> Arc<[Arc<EntrySpec>]> {
         let key =
             (asked.number, thresholds.hit_rate.map(f64::to_bits), thresholds.eviction.map(f64::to_bits));
-        let make = || asked.links.iter().map(|link| Arc::new(link.spec(thresholds))).collect();
+        let make = || asked.links.iter().map(|link| Arc::new(link.spec(&asked.tenant, thresholds))).collect();
         Arc::clone(self.specs.made.entry(key).or_insert_with(make))
     }
 }
 
 impl Link {
-    fn spec(&self, thresholds: Thresholds) -> EntrySpec {
+    fn spec(&self, tenant: &Arc<str>, thresholds: Thresholds) -> EntrySpec {
         let mut config = self.config.clone();
         config.remove("pool");
         let mut pool = Map::new();
@@ -262,13 +267,18 @@ impl Link {
             limits: self.policy.limits,
             failure_mode: self.failure_mode,
             mode: self.mode,
+            tenant: Arc::clone(tenant),
         }
     }
 }
 
 /// The links of the three short fields, in order.
-fn short_form(spec: &InferenceGatewaySpec) -> Vec<(&'static str, &str)> {
+fn short_form<'a>(
+    builtins: &BTreeSet<Box<str>>,
+    spec: &'a InferenceGatewaySpec,
+) -> Vec<(&'static str, &'a str)> {
     let mut links = Vec::new();
+    let is_prefix_hash = |strategy: &str| canonical(builtins, strategy) == "prefix-hash";
     if spec.session_affinity == Some(true) {
         links.push(("spec.sessionAffinity", "session-affinity"));
     }
@@ -277,7 +287,7 @@ fn short_form(spec: &InferenceGatewaySpec) -> Vec<(&'static str, &str)> {
     }
     if let Some(policy) = &spec.scheduling_policy {
         links.push(("spec.schedulingPolicy", policy));
-    } else if spec.route_strategy.as_deref().is_some_and(|strategy| canonical(strategy) == "prefix-hash") {
+    } else if spec.route_strategy.as_deref().is_some_and(is_prefix_hash) {
         links.push(("spec.routeStrategy", "load-aware"));
     }
     if links.is_empty() {

@@ -71,7 +71,7 @@ impl Lowering<'_> {
         field: &str,
         name: &str,
     ) -> Result<Resolved, Missing> {
-        let builtin = canonical(name);
+        let builtin = canonical(&self.options.builtins, name);
         if self.options.builtins.contains(builtin) {
             return Ok(Resolved::builtin(builtin));
         }
@@ -146,10 +146,11 @@ impl Lowering<'_> {
                 limits,
                 failure_mode: failure_mode(policy.spec.failure_mode),
                 mode: Mode::Active,
+                tenant: Arc::clone(&name.namespace),
             };
             self.policies.insert(name.clone(), Arc::new(spec));
         }
-        let builtin = canonical(&name.name);
+        let builtin = canonical(&self.options.builtins, &name.name);
         if self.options.builtins.contains(builtin) {
             let message =
                 format!("{} is the name of a built-in policy, which wins where a chain names it", name.name);
@@ -162,7 +163,7 @@ impl Lowering<'_> {
     fn near_policy(&self, name: &str) -> Option<String> {
         let mut known: Vec<&str> = self.options.builtins.iter().map(|name| &**name).collect();
         known.extend(alias_names());
-        let near = canonical(spelling::nearest(name, known)?);
+        let near = canonical(&self.options.builtins, spelling::nearest(name, known)?);
         if !self.options.builtins.contains(near) {
             return None;
         }
@@ -193,7 +194,7 @@ impl Lowering<'_> {
             return None;
         }
         if let Some(builtin) = &source.builtin {
-            let known = canonical(builtin);
+            let known = canonical(&self.options.builtins, builtin);
             if self.options.builtins.contains(known) {
                 return Some(PolicySource::Builtin(known.into()));
             }

@@ -47,3 +47,13 @@ fn a_command_line_names_a_file_or_a_built_in_policy() {
     assert!(open(Path::new("no-such")).unwrap_err().remedy.contains("round-robin"));
     assert!(open(Path::new("no-such.wasm")).unwrap_err().message.contains("no-such.wasm"));
 }
+
+/// N7: `policy check` does not advise `policy check`.
+#[test]
+fn no_remedy_of_a_check_is_another_check() {
+    for config in [r#"{"behaviour":"refuse-config"}"#, r#"{"behaviour":"loop"}"#, r#"{"behaviour":"panic"}"#]
+    {
+        let failure = checked("testing/hostile", config).failure.unwrap();
+        assert!(!failure.remedy.is_empty() && !failure.remedy.contains("policy check"), "{failure:?}");
+    }
+}

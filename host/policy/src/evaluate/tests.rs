@@ -300,8 +300,7 @@ fn instances_are_bounded_and_the_least_recently_used_go_first() {
 #[test]
 fn a_thousand_swaps_leave_one_instance_and_no_policy_behind() {
     let mut evaluator = evaluator();
-    let library =
-        Library::new(Options { instances: 8, directory: "/".into(), ..Options::default() }).unwrap();
+    let library = Library::new(Options { instances: 8, directory: "/".into(), ..in_process() }).unwrap();
     let mut gone: Vec<std::sync::Weak<dyn Prepared>> = Vec::new();
     for swap in 0..1_000 {
         let spec = Arc::new(spec("round-robin", &format!(r#"{{"pool":{{"generation":{swap}}}}}"#)));

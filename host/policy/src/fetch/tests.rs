@@ -10,7 +10,7 @@ use domain::policy::{EntrySpec, PolicySource, Preparation, Prepare};
 use super::*;
 use crate::inspect::COMPONENT_BYTES_MAX;
 use crate::library::digest;
-use crate::testing::{component, spec};
+use crate::testing::{component, in_process, spec};
 use crate::{Library, Options};
 
 /// What a server answers: status, headers, body.
@@ -302,7 +302,7 @@ fn a_policy_from_a_registry_becomes_ready_once_the_registry_answers() {
     });
     let retry = Some(Duration::from_millis(5));
     let fetch = FetchOptions { retry, ..FetchOptions::default() };
-    let library = Library::new(Options { instances: 8, fetch, ..Options::default() }).unwrap();
+    let library = Library::new(Options { instances: 8, fetch, ..in_process() }).unwrap();
     let (sender, woken) = std_mpsc::channel();
     library.on_change(Box::new(move || sender.send(()).unwrap()));
     let source = PolicySource::Oci { image: pinned(&server, &image_manifest).image, pull_secret: None };

@@ -12,9 +12,11 @@ use domain::image::{Image, PullSecret};
 use domain::policy::{Digest, EntrySpec, PolicySource, PrepareFailure};
 use sha2::{Digest as _, Sha256};
 
+use crate::bounds::{self, COMPONENT_BYTES_MAX};
 use crate::builtin;
 use crate::fetch::Order;
-use crate::inspect::{COMPONENT_BYTES_MAX, check_beginning, refuse};
+use crate::inspect::{check_beginning, refuse};
+use crate::library::compile::Origin;
 
 /// A file this young when it was read may be written again without its times changing: it is read again next time.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -158,16 +160,12 @@ impl Sources {
         }
     }
 
-    /// The component's bytes, read again where they are not held.
-    pub(crate) fn read(&mut self, spec: &EntrySpec) -> Result<(Digest, Bytes), PrepareFailure> {
-        if let PolicySource::File(path) = &spec.source {
-            self.files.remove(path);
-        }
-        match self.look(spec)? {
-            Whereabouts::Here(digest, Some(bytes)) => Ok((digest, bytes)),
-            Whereabouts::Here(_, None) | Whereabouts::Ordered(_) => {
-                Err(refuse("FetchFailed", format!("the component of {} is gone", spec.name), ""))
-            }
+    /// Where the component's bytes will be when it is compiled.
+    pub(crate) fn origin(&self, spec: &EntrySpec, bytes: Option<Bytes>) -> Result<Origin, PrepareFailure> {
+        match (&spec.source, bytes) {
+            (PolicySource::File(path), _) => Ok(Origin::File(resolve(&self.root, path)?)),
+            (_, Some(bytes)) => Ok(Origin::Held(bytes)),
+            (_, None) => Err(refuse("FetchFailed", format!("the component of {} is gone", spec.name), "")),
         }
     }
 
@@ -259,7 +257,8 @@ pub(crate) fn read_argument(path: &Path) -> Result<Vec<u8>, PrepareFailure> {
 
 fn whole(path: &Path, file: &fs::File) -> Result<Vec<u8>, PrepareFailure> {
     files::rest(file, COMPONENT_BYTES_MAX as u64).map_err(|error| match error.kind() {
-        io::ErrorKind::FileTooLarge => too_large("more"),
+        // It is not read on to count it.
+        io::ErrorKind::FileTooLarge => bounds::COMPONENT_BYTES.exceeded(COMPONENT_BYTES_MAX as u64 + 1),
         _ => fetch_failed(path, &error),
     })
 }
@@ -307,16 +306,5 @@ fn fetch_failed(path: &Path, error: &io::Error) -> PrepareFailure {
 }
 
 fn check_size(bytes: u64) -> Result<(), PrepareFailure> {
-    if bytes <= COMPONENT_BYTES_MAX as u64 {
-        return Ok(());
-    }
-    Err(too_large(&bytes.to_string()))
-}
-
-fn too_large(bytes: &str) -> PrepareFailure {
-    refuse(
-        "TooLarge",
-        format!("the component has {bytes} bytes; at most {COMPONENT_BYTES_MAX} are loaded"),
-        "strip debug information, or write the policy in a language with a smaller runtime",
-    )
+    bounds::COMPONENT_BYTES.check(bytes)
 }

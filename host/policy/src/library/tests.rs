@@ -1,15 +1,18 @@
 use std::fs;
 use std::sync::atomic::AtomicUsize;
+use std::thread;
 
-use domain::policy::{Call, Choice, FailureMode, Mode, PolicySource};
+use domain::name::PolicyName;
+use domain::policy::{Call, Choice, FailureMode, Mode, PolicyLimits, PolicySource};
 use domain::pool::Entry;
 
+use super::tables::SPARE_COMPONENTS_MAX;
 use super::*;
 use crate::inspect;
 use crate::testing::*;
 
 fn library() -> Library {
-    Library::new(Options { instances: 8, directory: "/".into(), ..Options::default() }).unwrap()
+    Library::new(Options { instances: 8, directory: "/".into(), ..in_process() }).unwrap()
 }
 
 fn bytes(name: &str, bytes: Vec<u8>) -> EntrySpec {
@@ -22,6 +25,7 @@ fn bytes(name: &str, bytes: Vec<u8>) -> EntrySpec {
         limits: PolicyLimits::default(),
         failure_mode: FailureMode::NextPolicy,
         mode: Mode::Active,
+        tenant: "default".into(),
     }
 }
 
@@ -54,12 +58,16 @@ fn what_does_not_load_says_why_and_what_to_do() {
             "WrongWorld",
             "routing-policy",
         ),
-        (bytes("straight", component_with_function(inspect::FUNCTION_BYTES_MAX + 1)), "TooLarge", "split"),
+        (
+            bytes("straight", component_with_function(inspect::FUNCTION_BYTES_MAX + 1)),
+            "FunctionTooLarge",
+            "split",
+        ),
         (hostile(r#"{"behaviour":"refuse-config"}"#), "ConfigRejected", "policy check"),
         (hostile(r#"{"behaviour":"impure"}"#), "Impure", "ticket"),
-        (hostile(r#"{"behaviour":"loop"}"#), "ProbeFailed", "policy check"),
-        (hostile(r#"{"behaviour":"loop","when":"sync"}"#), "ProbeFailed", "policy check"),
-        (hostile(r#"{"behaviour":"panic","when":"configure"}"#), "ProbeFailed", "policy check"),
+        (hostile(r#"{"behaviour":"loop"}"#), "ProbeFailed", "fuelFactor"),
+        (hostile(r#"{"behaviour":"loop","when":"sync"}"#), "ProbeFailed", "fuelFactor"),
+        (hostile(r#"{"behaviour":"panic","when":"configure"}"#), "ProbeFailed", "policy run"),
         (hostile(r#"{"behaviour":"nan-scores"}"#), "ProbeFailed", "policy run"),
         (EntrySpec { limits: tiny, ..hostile("{}") }, "ProbeFailed", ""),
         (builtin, "FetchFailed", "round-robin"),
@@ -81,6 +89,33 @@ fn what_does_not_load_says_why_and_what_to_do() {
         assert!(failure.remedy.contains(remedy), "{remedy:?} in {failure:?}");
         assert_eq!(failure.config_path.is_some(), reason == "ConfigRejected", "{failure:?}");
     }
+}
+
+/// N7: a call that runs out of fuel is named, with what it used and what it had.
+#[test]
+fn out_of_fuel_names_the_call_its_use_and_its_budget() {
+    for (when, call, budget) in [("sync", "sync", 25 * 104_000), ("pick", "pick", 104_000)] {
+        let failure =
+            failure(&spec("testing/hostile", &format!(r#"{{"behaviour":"loop","when":"{when}"}}"#)));
+        let wanted = format!("`{call}` ran out of fuel: it used all of its {budget} units");
+        assert!(failure.message.contains(&wanted), "{failure}");
+    }
+    let limits = PolicyLimits { memory_bytes: None, fuel_permille: Some(2_000) };
+    let twice = EntrySpec { limits, ..spec("testing/hostile", r#"{"behaviour":"loop"}"#) };
+    assert!(failure(&twice).message.contains(" 208000 units"), "the factor counts");
+}
+
+/// N7: what a policy may use to say what it is obeys its `fuelFactor` too.
+#[test]
+fn describe_has_the_fuel_that_the_factor_gives() {
+    let limits = PolicyLimits { memory_bytes: None, fuel_permille: Some(1) };
+    let poor = EntrySpec { limits, ..spec("gpu-load-aware", "{}") };
+    let failure = failure(&poor);
+    assert!(failure.message.contains("out of fuel") && failure.message.contains(" 2500 units"), "{failure}");
+    assert!(
+        LIBRARY.prepare_now(&spec("gpu-load-aware", "{}")).is_ok(),
+        "the same component with a factor of 1"
+    );
 }
 
 #[test]
@@ -120,7 +155,7 @@ fn a_changed_file_is_prepared_again_and_a_broken_one_fails() {
         fs::rename(folder.path().join("new"), &file).unwrap();
     };
     let directory = folder.path().to_owned();
-    let library = Library::new(Options { instances: 8, directory, ..Options::default() }).unwrap();
+    let library = Library::new(Options { instances: 8, directory, ..in_process() }).unwrap();
     let spec = EntrySpec { source: PolicySource::File("mine.wasm".into()), ..spec("round-robin", "{}") };
     place("round-robin");
     let first = library.prepare_now(&spec).unwrap();
@@ -177,16 +212,12 @@ fn what_no_live_spec_needs_is_forgotten_but_for_a_few_compiled_components() {
 
 #[test]
 fn a_compilation_over_its_deadline_fails_and_holds_up_nothing() {
-    let options = Options {
-        instances: 8,
-        directory: "/".into(),
-        compile_deadline: Duration::ZERO,
-        ..Options::default()
-    };
+    let options =
+        Options { instances: 8, directory: "/".into(), compile_deadline: Duration::ZERO, ..in_process() };
     let library = Library::new(options).unwrap();
     for name in ["round-robin", "least-in-flight", "load-aware", "prefix-hash"] {
         let failure = library.prepare_now(&spec(name, "{}")).unwrap_err();
-        assert_eq!(failure.reason, "TooLarge", "{failure:?}");
+        assert_eq!(failure.reason, "CompileOverdue", "{failure:?}");
     }
 }
 
@@ -211,7 +242,7 @@ fn many_threads_asking_for_one_component_compile_it_once() {
 #[test]
 fn more_instances_than_the_address_space_has_room_for_get_smaller_reservations() {
     // 40,000 times 4 GiB and more is beyond 128 TiB.
-    let options = Options { instances: 40_000, directory: "/".into(), ..Options::default() };
+    let options = Options { instances: 40_000, directory: "/".into(), ..in_process() };
     let library = Library::new(options).unwrap();
     let entry = Entry {
         spec: Arc::new(spec("round-robin", "{}")),
@@ -236,7 +267,7 @@ fn a_secret_named_as_a_component_is_not_shown() {
     ];
     for source in sources {
         for sha256 in [None, Some("0".repeat(64).into())] {
-            let options = Options { directory: folder.path().to_owned(), ..Options::default() };
+            let options = Options { directory: folder.path().to_owned(), ..in_process() };
             let library = Library::new(options).unwrap();
             let spec = EntrySpec { source: source.clone(), sha256, ..spec("round-robin", "{}") };
             let Preparation::Failed(failure) = library.prepare(&spec) else {
@@ -259,7 +290,7 @@ fn a_fifo_or_device_in_the_place_of_a_component_is_refused() {
     mkfifoat(CWD, folder.path().join("fifo"), Mode::RUSR | Mode::WUSR).unwrap();
     std::os::unix::fs::symlink("/dev/zero", folder.path().join("endless")).unwrap();
     std::os::unix::fs::symlink("fifo", folder.path().join("link")).unwrap();
-    let options = Options { directory: folder.path().to_owned(), ..Options::default() };
+    let options = Options { directory: folder.path().to_owned(), ..in_process() };
     let library = Library::new(options).unwrap();
     for name in ["fifo", "endless", "link"] {
         let spec = EntrySpec { source: PolicySource::File(name.into()), ..spec("round-robin", "{}") };
@@ -267,4 +298,17 @@ fn a_fifo_or_device_in_the_place_of_a_component_is_refused() {
         assert_eq!(failure.reason, "FetchFailed", "{failure:?}");
         assert!(failure.message.contains("not a regular file"), "{failure:?}");
     }
+}
+
+/// C1: what ended without a verdict on the component is not tried again at once, though no object named it for a while.
+#[test]
+fn a_component_whose_compilation_failed_is_not_begun_again_when_it_comes_back() {
+    let compiler = crate::compiler::Compiler::Process("/nowhere/wicketgate".into());
+    let options = Options { instances: 8, directory: "/".into(), compiler, ..Options::default() };
+    let library = Library::new(options).unwrap();
+    let spec = spec("round-robin", "{}");
+    assert_eq!(library.prepare_now(&spec).unwrap_err().reason, "CompilerUnavailable");
+    library.retain(&[]);
+    let Preparation::Failed(failure) = library.prepare(&spec) else { panic!("it is tried again") };
+    assert_eq!(failure.reason, "CompilerUnavailable");
 }

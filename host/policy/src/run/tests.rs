@@ -68,6 +68,20 @@ fn a_fault_comes_with_its_reason_and_the_lines_written_before() {
     assert!(reason.contains("serve"), "{reason}");
 }
 
+/// N7: a component that fails its probe can be looked at: that is what its author needs.
+#[test]
+fn a_policy_that_fails_its_probe_is_run_all_the_same() {
+    let config = r#"{"behaviour": "nan-scores"}"#;
+    let decided = decide("testing/hostile", &format!(r#"{{"pool": {TWO}, "config": {config}}}"#)).unwrap();
+    assert_eq!(decided.refused.unwrap().reason, "ProbeFailed");
+    assert!(decided.answer.is_err(), "and the answer is the fault that it is");
+    let honest = decide("round-robin", &format!(r#"{{"pool": {TWO}}}"#)).unwrap();
+    assert_eq!(honest.refused, None);
+    let config = r#"{"behaviour": "refuse-config"}"#;
+    let refused = decide("testing/hostile", &format!(r#"{{"pool": {TWO}, "config": {config}}}"#));
+    assert!(matches!(refused, Err(RunError::Start(_))), "{refused:?}");
+}
+
 #[test]
 fn a_scenario_that_makes_no_sense_is_refused() {
     type Case = (&'static str, fn(&ScenarioError) -> bool);

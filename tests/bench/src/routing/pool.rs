@@ -43,6 +43,7 @@ pub(crate) fn entries(
             limits: PolicyLimits::default(),
             failure_mode: FailureMode::NextPolicy,
             mode: Mode::Active,
+            tenant: "default".into(),
         });
         let prepared = library.prepare_now(&spec)?;
         Ok(Entry { spec, prepared: Some(prepared) })
