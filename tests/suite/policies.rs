@@ -215,6 +215,28 @@ async fn fresh_replica_with_broken_policies_is_ready_serves_and_says_why() {
     }
 }
 
+/// C8: a policy that reads the header in which its service's credentials travel is left out while that is so, and found.
+#[tokio::test]
+async fn header_of_a_services_credentials_is_not_handed_to_its_policy() {
+    let engines = engines(2, &Config::default()).await;
+    let open = hostile("p", &urls(&engines), "{behaviour: header}", "");
+    let auth = "spec: {modelName: m, auth: {header: x-hostile-endpoint, secretRef: {name: key, key: token}},";
+    let secret = open.replace("spec: {modelName: m,", auth)
+        + "apiVersion: v1\nkind: Secret\nmetadata: {name: key}\ndata: {token: c2VzYW1l}\n";
+    let gateway = Gateway::ready(with_hostile(secret).args(["--answer-headers"])).await;
+    let ask = async || {
+        let headers = [("x-hostile-endpoint", "0")];
+        let answer = client::post(gateway.data, CHAT, &headers, chat("p", "hi").to_string()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.header("x-wicketgate-policy").map(str::to_owned)
+    };
+    assert_eq!(ask().await, None, "the last resort chose");
+    let findings = gateway.admin_page("/findings").await.text();
+    assert!(findings.contains("HeaderNotGranted") && findings.contains("x-hostile-endpoint"), "{findings}");
+    gateway.write("manifests.yaml", &open);
+    until("the policy decides", || async { ask().await.filter(|policy| policy == "p") }).await;
+}
+
 /// The chain in force for the model: entry name and digest.
 pub(crate) async fn digest(gateway: &Gateway) -> Option<String> {
     let page = gateway.admin_page("/snapshot").await.json();

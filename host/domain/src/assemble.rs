@@ -7,13 +7,14 @@ use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
 
+use http::HeaderName;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::admission::Admission;
 use crate::draft::{Draft, GatewayDraft, RouteDraft};
 use crate::endpoint::{Endpoint, EndpointId, EndpointSpec, EndpointState, Endpoints, Slab};
 use crate::name::{Generation, ObjectName};
-use crate::policy::{EntrySpec, Preparation, Prepare, PrepareFailure};
+use crate::policy::{EntrySpec, Preparation, Prepare, PrepareFailure, Prepared};
 use crate::pool::{Chain, Entry, Pool, PoolKey, PoolState};
 use crate::prefix::SlotMap;
 use crate::retry::RetryBudget;
@@ -174,12 +175,19 @@ impl Assembler {
         prepare: &dyn Prepare,
         work: &mut Work,
     ) -> Chain {
-        let last_good = self.last_good.get(&key);
+        let is_clean = |entry: &Entry| {
+            entry.prepared.as_ref().is_none_or(|it| credential(&**it, &draft.endpoints).is_none())
+        };
+        // What was good before its service called a header its credential is not any more.
+        let last_good = self.last_good.get(&key).filter(|last_good| last_good.iter().all(is_clean));
         let mut entries = Vec::with_capacity(draft.chain.len());
         for spec in draft.chain.iter() {
             work.specs.push(Arc::clone(spec));
             let (prepared, failure) = match prepare.prepare(spec) {
-                Preparation::Ready(prepared) => (Some(prepared), None),
+                Preparation::Ready(prepared) => match credential(&*prepared, &draft.endpoints) {
+                    Some(header) => (None, Some(not_granted(header, &draft.service))),
+                    None => (Some(prepared), None),
+                },
                 Preparation::Pending => (None, None),
                 Preparation::Failed(failure) => (None, Some(failure)),
             };
@@ -213,6 +221,29 @@ impl Assembler {
         let mut keys: Vec<PoolKey> = snapshot.pools.iter().map(|pool| pool.key).collect();
         keys.sort_unstable();
         self.last_good.retain(|key, _| keys.binary_search(key).is_ok());
+    }
+}
+
+/// The first header that a policy asks for and that these endpoints are sent credentials in.
+fn credential<'a>(policy: &'a dyn Prepared, endpoints: &[Arc<EndpointSpec>]) -> Option<&'a HeaderName> {
+    let wanted = &policy.description().headers;
+    if wanted.is_empty() {
+        return None;
+    }
+    let is_secret = |header: &&HeaderName| {
+        endpoints.iter().flat_map(|spec| &spec.auth).any(|auth| auth.header == *header)
+    };
+    wanted.iter().find(is_secret)
+}
+
+fn not_granted(header: &HeaderName, service: &ObjectName) -> PrepareFailure {
+    PrepareFailure {
+        reason: "HeaderNotGranted",
+        message: format!(
+            "it asks for the request header `{header}`, in which InferenceService {service} sends credentials"
+        ),
+        config_path: None,
+        remedy: "do without it, or send the credentials in another header (`spec.auth.header`)".to_owned(),
     }
 }
 

@@ -41,6 +41,36 @@ pub fn may_carry_credential(header: &HeaderName) -> bool {
     !RESERVED.contains(&name.as_str()) && !RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// Names under which clients and engines send credentials. Lower case, without underscores.
+const CREDENTIALS: [&str; 20] = [
+    "api-key",
+    "apikey",
+    "authorization",
+    "cookie",
+    "ocp-apim-subscription-key",
+    "private-token",
+    "proxy-authorization",
+    "set-cookie",
+    "x-access-token",
+    "x-amz-security-token",
+    "x-amzn-oidc-data",
+    "x-api-key",
+    "x-api-token",
+    "x-apikey",
+    "x-auth-token",
+    "x-authorization",
+    "x-client-secret",
+    "x-csrf-token",
+    "x-goog-api-key",
+    "x-vault-token",
+];
+
+/// Whether a header of this name holds a credential, as a rule: no policy sees it, and none sets it. What a service calls its
+/// own (`spec.auth.header`) comes on top, see [`crate::assemble`].
+pub fn is_credential(header: &HeaderName) -> bool {
+    CREDENTIALS.contains(&header.as_str().replace('_', "-").as_str())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +102,17 @@ mod tests {
         ] {
             let header: HeaderName = name.parse().expect(name);
             assert_eq!(may_carry_credential(&header), expected, "{name}");
+        }
+    }
+
+    /// C8: credentials under all their usual names, and nothing that policies read otherwise.
+    #[test]
+    fn credentials_are_known_by_their_names() {
+        for name in ["authorization", "x-api-key", "api-key", "X-Api_Key", "cookie", "proxy-authorization"] {
+            assert!(is_credential(&name.parse().expect(name)), "{name}");
+        }
+        for name in ["x-tier", "x-session-id", "user-agent", "x-request-key", "anthropic-version"] {
+            assert!(!is_credential(&name.parse().expect(name)), "{name}");
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use domain::endpoint::Roles;
+use domain::header::is_credential;
 use domain::policy::{ORDERED_MAX, REASON_BYTES_MAX, Refusal};
 use domain::pool::Pool;
 use http::{HeaderName, HeaderValue};
@@ -203,7 +204,7 @@ fn is_addable(header: &HeaderName) -> bool {
     let ours = ["x-request-id", "x-real-ip"].contains(&name)
         || name.starts_with("x-wicketgate-")
         || name.starts_with("x-forwarded-");
-    name.starts_with("x-") && !ours
+    name.starts_with("x-") && !ours && !is_credential(header)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Whether the host can serve what a policy says of itself.
 
+use domain::header::is_credential;
 use domain::policy::{Description, PrepareFailure};
 use domain::signal::Signal;
 use http::HeaderName;
@@ -99,12 +100,42 @@ fn headers(names: &[String]) -> Result<Vec<HeaderName>, PrepareFailure> {
     Ok(headers)
 }
 
-/// Whether a policy may see this request header.
+/// Whether a policy may see this request header, whatever pool it serves.
 pub(crate) fn is_readable(header: &HeaderName) -> bool {
-    let secret = ["authorization", "proxy-authorization", "cookie", "set-cookie"];
-    !secret.contains(&header.as_str()) && !header.as_str().starts_with("x-wicketgate-")
+    !is_credential(header) && !header.as_str().starts_with("x-wicketgate-")
 }
 
 fn wrong(message: String, remedy: &str) -> PrepareFailure {
     refuse("InvalidComponent", message, remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// C8: a policy that asks for a credential does not load, under whatever name it travels.
+    #[test]
+    fn no_policy_may_ask_for_a_credential() {
+        for name in
+            ["authorization", "x-api-key", "api-key", "cookie", "proxy-authorization", "x-wicketgate-policy"]
+        {
+            let refused = headers(&["x-tier".to_owned(), name.to_owned()]).expect_err(name);
+            assert_eq!(refused.reason, "InvalidComponent");
+            assert!(refused.message.contains(name), "{refused}");
+        }
+        assert_eq!(headers(&["x-tier".to_owned()]).map(|headers| headers.len()), Ok(1));
+    }
+
+    /// N6: a signal of the gateway that the SDK does not name could not be asked for, and the other way round.
+    #[test]
+    fn the_sdk_names_the_signals_of_the_gateway() {
+        let sdk = concat!(env!("CARGO_MANIFEST_DIR"), "/../../policies/sdk/src/signal.rs");
+        let sdk = std::fs::read_to_string(sdk).unwrap();
+        let named = sdk.lines().filter_map(|line| line.split_once("=> \"")?.1.split('"').next());
+        let mut named: Vec<&str> = named.collect();
+        let mut known: Vec<&str> = Signal::ALL.into_iter().map(Signal::name).collect();
+        named.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(named, known);
+    }
 }

@@ -131,3 +131,29 @@ fn tables_do_not_grow_with_what_has_gone() {
         [assembler.endpoints.len(), assembler.pools.len(), assembler.rings.len(), assembler.last_good.len()];
     assert_eq!(sizes, [1, 1, 1, 1]);
 }
+
+/// C8: the header that a service sends credentials in is for its engines: no policy of its pool is handed it, be it asked for
+/// before or after the service names it.
+#[test]
+fn a_policy_that_reads_the_header_of_a_services_credentials_is_left_out() {
+    let (mut assembler, prepare) = (Assembler::default(), Preparer::default());
+    let with_auth = |header: Option<&'static str>| {
+        let mut route = route("m", &[A], &[entry_with("p", "reads x-key")]);
+        let mut spec = (*route.endpoints[0]).clone();
+        spec.auth = header.map(|name| {
+            let (header, value) = (HeaderName::from_static(name), http::HeaderValue::from_static("sesame"));
+            Arc::new(crate::endpoint::EngineAuth { header, value, forward_client: false })
+        });
+        route.endpoints = [Arc::new(spec)].into();
+        one(vec![route])
+    };
+    let wants = |assembled: &Assembled| assembled.snapshot.pools[0].chain.wants.headers.len();
+    let before = assembler.assemble(&with_auth(Some("authorization")), &prepare);
+    assert_eq!((wants(&before), before.troubles.len()), (1, 0), "it is an ordinary header so far");
+    let after = assembler.assemble(&with_auth(Some("x-key")), &prepare);
+    assert_eq!(wants(&after), 0, "nor does the last good chain have it");
+    let trouble = &after.troubles[0];
+    assert_eq!(trouble.failure.as_ref().map(|failure| failure.reason), Some("HeaderNotGranted"));
+    assert!(!trouble.last_good_serves);
+    assert_eq!(wants(&assembler.assemble(&with_auth(None), &prepare)), 1);
+}

@@ -56,9 +56,11 @@ pub(crate) fn write_head(out: &mut Vec<u8>, endpoint: &EndpointSpec, request: &F
     line(out, b"host", endpoint.target.authority.as_bytes());
     let auth = endpoint.auth.as_deref();
     let replaces = auth.filter(|auth| !(auth.forward_client && request.headers.contains_key(&auth.header)));
+    // A policy never speaks under the name of the engine's credential.
+    let added = || request.added.iter().filter(|(name, _)| auth.is_none_or(|auth| auth.header != *name));
     for (name, value) in request.headers {
-        let is_replaced = replaces.is_some_and(|auth| auth.header == name)
-            || request.added.iter().any(|(added, _)| added == name);
+        let is_replaced =
+            replaces.is_some_and(|auth| auth.header == name) || added().any(|(added, _)| added == name);
         if !(is_ours(name) || is_replaced || request.listed.contains(name)) {
             line(out, name.as_str().as_bytes(), value.as_bytes());
         }
@@ -67,7 +69,7 @@ pub(crate) fn write_head(out: &mut Vec<u8>, endpoint: &EndpointSpec, request: &F
     if let Some(auth) = replaces {
         line(out, auth.header.as_str().as_bytes(), auth.value.as_bytes());
     }
-    for (name, value) in request.added {
+    for (name, value) in added() {
         line(out, name.as_str().as_bytes(), value.as_bytes());
     }
     line(out, b"x-request-id", request.request_id.as_bytes());
