@@ -401,8 +401,16 @@ impl EndpointState {
             Signal::Errors => self.requests.averages.errors(now_ms),
             Signal::AgeMs => self.age_ms(now_ms).map_or(f32::NAN, |age| age as f32),
             Signal::Weight => 1.0,
-            // The others stand in columns.
-            _ => f32::NAN,
+            // These stand in columns. Every signal has a line here, so that a new one is not unknown for ever.
+            Signal::Inflight
+            | Signal::InflightTokens
+            | Signal::RecentTokens
+            | Signal::Queued
+            | Signal::Running
+            | Signal::KvUsage
+            | Signal::GpuUtil
+            | Signal::GpuMemory
+            | Signal::Acceptance => f32::NAN,
         }
     }
 
@@ -489,5 +497,35 @@ mod tests {
         assert_eq!(state.read(Signal::Queued, 200), 4.0);
         assert!(state.read(Signal::Running, 200).is_nan(), "the page did not say");
         assert!(state.read(Signal::Queued, 101 + ENGINE_NUMBERS_AGE_MAX_MS).is_nan(), "stale");
+    }
+
+    /// Everything that can be measured at an endpoint, once.
+    fn every_reading(state: &EndpointState, now_ms: u64) {
+        let reading = EngineReading {
+            queued: Some(1.0),
+            running: Some(1.0),
+            kv_usage: Some(0.5),
+            acceptance: Some(0.5),
+            ..EngineReading::default()
+        };
+        state.store_reading(&reading, now_ms);
+        state.store_gpu(Some(0.5), Some(0.5));
+        state.recent_tokens().add(1.0, now_ms);
+        state.requests.averages.observe_first_token(10.0, now_ms);
+        state.requests.averages.observe_token(1.0, now_ms);
+        state.requests.averages.observe_end(false, now_ms);
+    }
+
+    /// N6: a signal that nothing measures would be NaN for ever.
+    #[test]
+    fn every_signal_is_a_number_after_one_reading() {
+        let state = EndpointState::new(1);
+        every_reading(&state, 1_000);
+        let unknown: Vec<&str> = Signal::ALL
+            .into_iter()
+            .filter(|signal| state.read(*signal, 1_001).is_nan())
+            .map(Signal::name)
+            .collect();
+        assert!(unknown.is_empty(), "no reading gives a number to {unknown:?}");
     }
 }

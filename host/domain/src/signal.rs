@@ -1,83 +1,64 @@
 //! The numbers a policy can ask for: one column per signal, one `f32` per endpoint, NaN where unknown.
 
-/// A column of the fleet. Adding one breaks nobody; removing one needs a new minor version of the contract.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Signal {
+/// The one list of signals: makes the enum, [`Signal::ALL`] and [`Signal::name`] of it.
+macro_rules! signals {
+    ($($(#[$doc:meta])* $signal:ident = $name:literal,)*) => {
+        /// A column of the fleet. Adding one breaks nobody; removing one needs a new minor version of the contract.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Signal {
+            $($(#[$doc])* $signal,)*
+        }
+
+        impl Signal {
+            /// Every signal, in the order of their discriminants.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$signal),*];
+
+            /// The name in a policy's description.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$signal => $name,)*
+                }
+            }
+        }
+    };
+}
+
+signals! {
     /// Requests that this replica has sent there and that have not ended. Never NaN.
-    Inflight,
+    Inflight = "inflight",
     /// Estimated prompt tokens in flight there that were not believed cached. Never NaN.
-    InflightTokens,
+    InflightTokens = "inflight-tokens",
     /// Tokens computed there of late for this replica: prompt tokens that were not cached and tokens generated, as engines
     /// report them or else as estimated; halves every [`crate::load::RECENT_HALF_LIFE_MS`]. Never NaN.
-    RecentTokens,
+    RecentTokens = "recent-tokens",
     /// Requests waiting in the engine.
-    Queued,
+    Queued = "queued",
     /// Requests the engine is working on.
-    Running,
+    Running = "running",
     /// Share of the engine's KV cache in use, 0–1.
-    KvUsage,
+    KvUsage = "kv-usage",
     /// GPU utilisation, 0–1, from an exporter.
-    GpuUtil,
+    GpuUtil = "gpu-util",
     /// Share of GPU memory in use, 0–1, from an exporter.
-    GpuMemory,
+    GpuMemory = "gpu-memory",
     /// Tokens of this request's prompt that the endpoint is believed to hold. Never NaN.
-    CachedTokens,
+    CachedTokens = "cached-tokens",
     /// Moving average of the time to first token, milliseconds.
-    FirstTokenMs,
+    FirstTokenMs = "first-token-ms",
     /// Moving average of the time between tokens, milliseconds.
-    TokenMs,
+    TokenMs = "token-ms",
     /// Share of recent requests that failed there, 0–1.
-    Errors,
+    Errors = "errors",
     /// Age of the engine's own numbers, milliseconds.
-    AgeMs,
+    AgeMs = "age-ms",
     /// Share of draft tokens accepted, 0–1 (speculative decoding).
-    Acceptance,
+    Acceptance = "acceptance",
     /// Relative capacity, 1 or more. Never NaN.
-    Weight,
+    Weight = "weight",
 }
 
 impl Signal {
-    /// Every signal, in the order of their discriminants.
-    pub const ALL: [Self; 15] = [
-        Self::Inflight,
-        Self::InflightTokens,
-        Self::RecentTokens,
-        Self::Queued,
-        Self::Running,
-        Self::KvUsage,
-        Self::GpuUtil,
-        Self::GpuMemory,
-        Self::CachedTokens,
-        Self::FirstTokenMs,
-        Self::TokenMs,
-        Self::Errors,
-        Self::AgeMs,
-        Self::Acceptance,
-        Self::Weight,
-    ];
-
-    /// The name in a policy's description.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Inflight => "inflight",
-            Self::InflightTokens => "inflight-tokens",
-            Self::RecentTokens => "recent-tokens",
-            Self::Queued => "queued",
-            Self::Running => "running",
-            Self::KvUsage => "kv-usage",
-            Self::GpuUtil => "gpu-util",
-            Self::GpuMemory => "gpu-memory",
-            Self::CachedTokens => "cached-tokens",
-            Self::FirstTokenMs => "first-token-ms",
-            Self::TokenMs => "token-ms",
-            Self::Errors => "errors",
-            Self::AgeMs => "age-ms",
-            Self::Acceptance => "acceptance",
-            Self::Weight => "weight",
-        }
-    }
-
     /// The signal of that name, if the host has it.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|signal| signal.name() == name)

@@ -1,5 +1,6 @@
 //! The composition root: makes the parts, plugs them together, and ends them in order.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -16,6 +17,7 @@ use domain::admission::BodyBytes;
 use domain::prefix::PrefixIndex;
 use domain::published::{Published, published};
 use domain::sleep::SleepNote;
+use manifest::LowerOptions;
 use names::Names;
 use policy::{FetchOptions, Library, Options};
 use prometheus::Registry;
@@ -31,17 +33,22 @@ use crate::pages::{self, Phase};
 use crate::shutdown::{self, Ask, Drain, Signals};
 use crate::{admin, telemetry};
 
-/// How long the first snapshot waits for its policies.
-const FIRST_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long the first snapshot waits for its policies: one tenant's slow component must not keep the others' out of force.
+const FIRST_WAIT_MAX: Duration = Duration::from_secs(4);
 /// How long a fresh replica waits for its engines' first answers before it calls itself ready. Less than a probe of an engine
 /// takes to fail for want of an answer.
 const FIRST_ANSWERS_MAX: Duration = Duration::from_secs(3);
 /// Between two looks at whether the control plane's threads still run.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// An empty index that knows how to lower.
+/// An empty index that knows how to lower, with the policies that are built in. A build without any knows their names.
 pub(crate) fn index() -> Index {
-    Index::default()
+    let mut options = LowerOptions::default();
+    let embedded: BTreeSet<Box<str>> = policy::builtin_names().map(Into::into).collect();
+    if !embedded.is_empty() {
+        options.builtins = embedded;
+    }
+    Index::new(options)
 }
 
 /// `wicketgate serve`: runs until a signal, then drains.
@@ -390,5 +397,31 @@ mod tests {
         assert_eq!(of(false, false), Health::Healthy);
         assert_eq!(of(false, true), Health::ScraperDown);
         assert_eq!([of(true, false), of(true, true)], [Health::DiscoveryDown; 2]);
+    }
+
+    /// N6: a policy that is built in is known wherever names of policies are. One that is added in `policies/` must not be dead.
+    #[test]
+    fn every_built_in_policy_is_known_in_every_place() {
+        let embedded: Vec<&str> = policy::builtin_names().collect();
+        assert_eq!(
+            embedded,
+            manifest::BUILTINS,
+            "`make policies` builds those that manifests are checked against"
+        );
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let read = |path: &str| std::fs::read_to_string(root.join(path)).expect(path);
+        let members = read("policies/Cargo.toml");
+        let members =
+            members.split_once("members = [").expect("members").1.split_once(']').expect("their end").0;
+        let mut members: Vec<&str> = members.split('"').skip(1).step_by(2).collect();
+        members.retain(|member| !["sdk", "build"].contains(member) && !member.starts_with("testing/"));
+        members.sort_unstable();
+        assert_eq!(members, embedded);
+        for path in ["policies/README.md", "docs/configuration.md"] {
+            let text = read(path);
+            for name in &embedded {
+                assert!(text.contains(&format!("`{name}`")), "{path} does not name {name}");
+            }
+        }
     }
 }

@@ -14,5 +14,7 @@ pub mod spelling;
 
 pub use bundle::{Bundle, Change, ListedModel};
 pub use decode::{Decoded, decode, decode_object};
-pub use lower::{LowerOptions, Lowered, ServiceDraft, lower, parse_base_url, parse_engine_url, policy_name};
+pub use lower::{
+    BUILTINS, LowerOptions, Lowered, ServiceDraft, lower, parse_base_url, parse_engine_url, policy_name,
+};
 pub use object::{Body, Kind, Object, ObjectKey, Source};

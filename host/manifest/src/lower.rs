@@ -45,7 +45,7 @@ pub const FINDINGS_MAX: usize = 10_000;
 /// Models that a finding about shared ones names.
 const SHARED_MODELS_NAMED: usize = 5;
 
-/// Names of the built-in policies, sorted.
+/// Names of the built-in policies, sorted: for tools and builds that have none embedded. A gateway takes those that it has.
 pub const BUILTINS: [&str; 6] =
     ["gpu-load-aware", "least-in-flight", "load-aware", "prefix-hash", "round-robin", "session-affinity"];
 
