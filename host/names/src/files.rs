@@ -38,8 +38,9 @@ impl Configuration {
                     read.search = words.map(|word| word.trim_matches('.').to_owned()).collect();
                 }
                 Some("options") => {
-                    let dots =
-                        words.filter_map(|word| word.strip_prefix("ndots:")?.parse::<usize>().ok()).last();
+                    let dots = words
+                        .filter_map(|word| word.strip_prefix("ndots:")?.parse::<usize>().ok())
+                        .next_back();
                     read.dots = dots.map_or(read.dots, |dots| dots.min(DOTS_MAX));
                 }
                 _ => {}

@@ -1,7 +1,5 @@
 //! Against a name server and listeners on loopback.
 
-#![expect(clippy::unwrap_used, reason = "what is not as a test expects fails it")]
-
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 

@@ -258,36 +258,45 @@ async fn send(
         // behind the chunks of other streams that turn is long.
         tokio::task::yield_now().await;
     }
-    let clock = &flight.worker.clock;
-    if let Some(mut connection) = flight.worker.upstream.take_idle(&endpoint.spec, endpoint.state.slot) {
+    let worker = &flight.worker;
+    let (mut connection, mut is_kept) = match worker.upstream.take_idle(&endpoint.spec, endpoint.state.slot) {
+        Some(connection) => (connection, true),
+        // Boxed: it is rare, and its state would make every request's larger.
+        None => (Box::pin(connect(flight, endpoint, deadline_ms)).await?, false),
+    };
+    loop {
         flight.timer.set_at(deadline_ms);
-        let written_ms = clock.now_ms();
+        let written_ms = worker.clock.now_ms();
         match exchange(&mut connection, &mut upload, is_head, &flight.timer).await {
-            Ok(head) => return open(flight, Answering { head, held: Held::new(), connection, upload }).await,
-            Err(ExchangeError::Unanswered) if clock.is_within(written_ms, STALE_SEEN_MAX) => upload.rewind(),
+            Ok(mut head) => {
+                let held = open(flight, &mut head, &mut connection, &mut upload).await?;
+                return Ok(Answering { head, held, connection, upload });
+            }
+            Err(ExchangeError::Unanswered)
+                if is_kept && worker.clock.is_within(written_ms, STALE_SEEN_MAX) =>
+            {
+                upload.rewind();
+                is_kept = false;
+                connection = Box::pin(connect(flight, endpoint, deadline_ms)).await?;
+            }
             Err(error) => return Err(failure(error)),
         }
-    }
-    let mut connection = connect(flight, endpoint, deadline_ms).await?;
-    flight.timer.set_at(deadline_ms);
-    match exchange(&mut connection, &mut upload, is_head, &flight.timer).await {
-        Ok(head) => open(flight, Answering { head, held: Held::new(), connection, upload }).await,
-        Err(error) => Err(failure(error)),
     }
 }
 
 /// Waits for the first byte of the body that follows a head, or for its end.
-async fn open(flight: &Flight, mut answering: Answering) -> Result<Answering, FailureKind> {
-    let Answering { head, held, connection, upload } = &mut answering;
+async fn open(
+    flight: &Flight,
+    head: &mut AnswerHead,
+    connection: &mut Connection,
+    upload: &mut Upload,
+) -> Result<Held, FailureKind> {
     match next_piece(connection, upload, &mut head.framing, &flight.timer).await {
         // A stream without one event that ends with its connection: the engine died, and cannot say so.
         Ok(None) if flight.streams && head.framing == Framing::UntilClose && head.status.is_success() => {
             Err(FailureKind::LostBeforeHead)
         }
-        Ok(first) => {
-            held.extend(first);
-            Ok(answering)
-        }
+        Ok(first) => Ok(first.into_iter().collect()),
         Err(error) => Err(failure(error)),
     }
 }

@@ -53,7 +53,7 @@ pub(crate) struct Connection {
     /// What the service that it was opened for says about its engines.
     access: Access,
     /// The name that led to it; `None` where the endpoint is an address.
-    route: Option<Route>,
+    route: Option<Box<Route>>,
     /// When it becomes too old, on the worker's clock.
     retires_ms: u64,
     /// Requests that it may still carry, the present one included.
@@ -98,7 +98,7 @@ impl Connection {
     /// Whether it may carry another request: it is young, and its name still leads to where it goes.
     fn is_usable(&mut self, now_ms: u64) -> bool {
         let is_young = now_ms < self.retires_ms && self.requests_left > 0;
-        is_young && self.route.as_mut().is_none_or(Route::is_current)
+        is_young && self.route.as_mut().is_none_or(|route| route.is_current())
     }
 }
 
@@ -153,7 +153,7 @@ impl Upstream {
             buffer: BytesMut::new(),
             slot,
             access: Access::of(spec),
-            route,
+            route: route.map(Box::new),
             retires_ms: self.clock.now_ms() + age_ms - age_ms * u64::from(jitter) / 4_000,
             requests_left: REQUESTS_MAX - REQUESTS_MAX / 4_000 * jitter,
         })
