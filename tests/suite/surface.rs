@@ -29,7 +29,7 @@ async fn every_json_path_is_answered_by_the_models_own_engine() {
     let manifest = Manifest::new().model("a", [a.url()]).model("b", [b.url()]);
     let gateway = Gateway::ready(Options::manifest(manifest.yaml())).await;
     let messages = json!([{"role": "user", "content": "hi"}]);
-    let cases: [(&str, Value, &str); 16] = [
+    let cases: [(&str, Value, &str); 22] = [
         ("/v1/chat/completions", json!({"messages": messages}), "/object"),
         ("/v1/completions", json!({"prompt": "hi"}), "/object"),
         ("/v1/embeddings", json!({"input": ["a", "b"]}), "/data/1/embedding"),
@@ -39,6 +39,12 @@ async fn every_json_path_is_answered_by_the_models_own_engine() {
         ("/rerank", json!({"query": "q", "documents": ["d"]}), "/results/0/relevance_score"),
         ("/v1/score", json!({"text_1": "q", "text_2": "d"}), "/data/0/score"),
         ("/score", json!({"text_1": "q", "text_2": ["d"]}), "/data/0/score"),
+        ("/v2/rerank", json!({"query": "q", "documents": ["d"]}), "/results/0/relevance_score"),
+        ("/v1/messages/count_tokens", json!({"messages": messages}), "/input_tokens"),
+        ("/v1/responses/input_tokens", json!({"input": "hi"}), "/input_tokens"),
+        ("/v1/moderations", json!({"input": "hi"}), "/data"),
+        ("/pooling", json!({"input": "hi"}), "/data"),
+        ("/classify", json!({"input": "hi"}), "/data"),
         ("/tokenize", json!({"prompt": "four"}), "/tokens/0"),
         ("/detokenize", json!({"tokens": [1]}), "/prompt"),
         ("/v1/images/generations", json!({"prompt": "a gate"}), "/data/0/b64_json"),
@@ -212,4 +218,44 @@ async fn tokens_are_counted_for_every_api() {
     let rerank = json!({"model": "m", "query": "q", "documents": ["one", "two", "three"]});
     let total = gateway.post("/v1/rerank", &rerank).await.json()["usage"]["total_tokens"].as_f64().unwrap();
     assert_eq!(gateway.metric(&input).await, Some(2.0 * prompt + total));
+}
+
+/// B8: pages, further paths and single models as manifests and clients write them.
+#[tokio::test]
+async fn a_gateway_lets_pages_ask_and_further_paths_through() {
+    let engine = engine("org/m:1").await;
+    let lines = "cors: {allowOrigins: ['https://a.example'], maxAge: 1m}\n\
+                 paths: [{path: /v1/custom/}, {path: /plugins, type: Prefix, model: 'org/m:1'}, {path: /metrics}, {path: /v1/load_lora_adapter}]";
+    let manifest = Manifest::new().gateway(lines).model("org/m:1", [engine.url()]);
+    let gateway = Gateway::ready(Options::manifest(manifest.yaml())).await;
+    let headers = [("origin", "https://a.example"), ("access-control-request-method", "POST")];
+    let mut connection = Connection::open(gateway.data).await;
+    let answer = connection.call(Method::OPTIONS, "/v1/chat/completions", &headers, "").await;
+    assert_eq!((answer.status.as_u16(), answer.header("access-control-max-age")), (204, Some("60")));
+    assert_eq!(answer.header("access-control-allow-origin"), Some("https://a.example"));
+    let body = chat("org/m:1", "hi").to_string();
+    let answer = client::post(gateway.data, "//v1/chat/completions/", &headers[..1], body.clone()).await;
+    assert_eq!((answer.status.as_u16(), answer.engine()), (200, engine.name()), "{}", answer.text());
+    assert_eq!(answer.header("access-control-allow-origin"), Some("https://a.example"));
+
+    for (path, seen) in [("/v1/custom", "/v1/custom"), ("/plugins/a?b=c", "/plugins/a")] {
+        let answer = client::post(gateway.data, path, &[], body.clone()).await;
+        assert_eq!(answer.engine(), engine.name(), "{path}: {}", answer.text());
+        let received = engine.last_request().unwrap();
+        assert_eq!((received.path(), &received.body[..]), (seen, body.as_bytes()));
+    }
+    for path in ["/v1/load_lora_adapter", "/v1/custom/below", "/plugins/../sleep"] {
+        assert_eq!(client::post(gateway.data, path, &[], body.clone()).await.status, 404, "{path}");
+    }
+    let findings = gateway.admin_page("/findings").await.text();
+    for field in ["spec.paths[2].path", "spec.paths[3].path"] {
+        assert!(findings.contains(field), "{field}: {findings}");
+    }
+
+    for id in ["org/m:1", "org%2Fm%3A1", "org/m:1/"] {
+        let answer = gateway.get(&format!("/v1/models/{id}")).await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["id"]), (200, &json!("org/m:1")), "{id}");
+    }
+    let answer = gateway.get("/v1/models/org/other").await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["error"]["code"]), (404, &json!("model_not_found")));
 }

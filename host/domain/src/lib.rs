@@ -31,6 +31,7 @@ pub mod sign;
 pub mod signal;
 pub mod sleep;
 pub mod snapshot;
+pub mod surface;
 
 #[cfg(test)]
 mod fixture;

@@ -10,6 +10,7 @@ use crate::admission::Admission;
 use crate::name::{ModelName, ObjectName};
 use crate::pool::Pool;
 use crate::retry::RetryBudget;
+use crate::surface::{Cors, FurtherPath};
 
 /// Bounds of one gateway. All are per replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +117,17 @@ pub struct GatewaySettings {
     pub error_format: ErrorFormat,
     /// Session name.
     pub session_key: SessionKey,
+    /// Which web pages may ask. `None`: this gateway says nothing about it.
+    pub cors: Option<Arc<Cors>>,
+    /// Further paths, in the order of the manifest; the first that matches counts.
+    pub paths: Arc<[FurtherPath]>,
+}
+
+impl GatewaySettings {
+    /// The entry of a further path.
+    pub fn further(&self, path: &str) -> Option<&FurtherPath> {
+        self.paths.iter().find(|entry| entry.matches(path))
+    }
 }
 
 /// State of a gateway that outlives generations.

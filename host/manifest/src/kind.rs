@@ -19,6 +19,7 @@ pub mod routing_policy;
 pub mod speculative_decoding;
 pub mod static_route;
 pub mod status;
+pub mod surface;
 pub mod text;
 
 pub use inference_cache::{InferenceCache, InferenceCacheSpec, InferenceCacheStatus};

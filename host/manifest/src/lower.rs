@@ -18,6 +18,7 @@ mod scheme;
 mod service;
 mod settings;
 mod static_route;
+mod surface;
 mod url;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

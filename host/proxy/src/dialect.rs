@@ -9,6 +9,20 @@ use http::Method;
 
 pub mod query;
 
+/// What a client is told that asks for the realtime API.
+pub const REALTIME: &str = "the realtime API needs a WebSocket, and this gateway relays requests and answers only; \
+    use /v1/chat/completions with \"stream\": true";
+
+/// What a client is told that asks for another protocol on its connection.
+pub const UPGRADE: &str =
+    "this gateway relays requests and answers, and upgrades no connection, to a WebSocket or otherwise";
+
+/// Where single models are.
+pub const MODELS: &str = "/v1/models/";
+
+/// Label of the paths that gateways list.
+const FURTHER: &str = "further";
+
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +35,9 @@ pub enum Operation {
     Multipart(MultipartKind),
     /// Answered here, by [`crate::local`].
     Local(LocalPage),
+    /// Goes to an engine; the model is in the query, or always the same, and a body (if `true`, there may be one) is not
+    /// looked at. Only paths that a gateway lists are so.
+    Opaque(bool),
     /// Goes to the one engine that `?id=` names.
     EngineControl(Control),
     /// Known, and not served by this version. The text is for the client.
@@ -40,7 +57,17 @@ pub enum JsonKind {
     Responses,
     /// `/v1/messages`
     Messages,
-    /// `/v1/rerank`, `/rerank`
+    /// `/v1/responses/input_tokens`
+    ResponsesInputTokens,
+    /// `/v1/messages/count_tokens`
+    MessagesCountTokens,
+    /// `/v1/moderations`
+    Moderations,
+    /// `/pooling`
+    Pooling,
+    /// `/classify`
+    Classify,
+    /// `/v1/rerank`, `/v2/rerank`, `/rerank`
     Rerank,
     /// `/v1/score`, `/score`
     Score,
@@ -56,6 +83,8 @@ pub enum JsonKind {
     AudioVoices,
     /// `/v1/images/generations`
     ImagesGenerations,
+    /// A path that a gateway lists.
+    Further,
 }
 
 /// Operations with a multipart body.
@@ -67,6 +96,8 @@ pub enum MultipartKind {
     AudioTranslations,
     /// `/v1/images/edits`
     ImagesEdits,
+    /// A path that a gateway lists.
+    Further,
 }
 
 /// Pages that the gateway answers itself.
@@ -74,6 +105,8 @@ pub enum MultipartKind {
 pub enum LocalPage {
     /// `GET /v1/models`
     Models,
+    /// `GET /v1/models/<id>`
+    Model,
     /// `GET /engines`
     Engines,
     /// `GET /version`
@@ -102,6 +135,7 @@ impl Operation {
             Self::Json(kind) => kind.label(),
             Self::Multipart(kind) => kind.label(),
             Self::Local(page) => page.label(),
+            Self::Opaque(_) => FURTHER,
             Self::EngineControl(control) => control.label(),
             Self::NotImplemented(_) => "not_implemented",
         }
@@ -110,6 +144,10 @@ impl Operation {
     /// The kind by which engines are known to answer such requests, or not.
     pub(crate) const fn kind(self) -> RequestKind {
         RequestKind::new(match self {
+            // Paths that gateways list share the last number with what never asks an engine.
+            Self::Json(JsonKind::Further) | Self::Multipart(MultipartKind::Further) | Self::Opaque(_) => {
+                KINDS_MAX - 1
+            }
             Self::Json(kind) => kind as usize,
             // From the end of the numbers: there are few of them.
             Self::Multipart(kind) => KINDS_MAX - 2 - kind as usize,
@@ -128,6 +166,7 @@ impl Operation {
             Self::Json(JsonKind::AudioTranslations) if is_form => {
                 Self::Multipart(MultipartKind::AudioTranslations)
             }
+            Self::Json(JsonKind::Further) if is_form => Self::Multipart(MultipartKind::Further),
             other => other,
         }
     }
@@ -150,6 +189,12 @@ impl JsonKind {
             Self::AudioTranslations => "audio_translations",
             Self::AudioVoices => "audio_voices",
             Self::ImagesGenerations => "images_generations",
+            Self::ResponsesInputTokens => "responses_input_tokens",
+            Self::MessagesCountTokens => "messages_count_tokens",
+            Self::Moderations => "moderations",
+            Self::Pooling => "pooling",
+            Self::Classify => "classify",
+            Self::Further => FURTHER,
         }
     }
 
@@ -166,12 +211,13 @@ impl MultipartKind {
             Self::AudioTranscriptions => "audio_transcriptions",
             Self::AudioTranslations => "audio_translations",
             Self::ImagesEdits => "images_edits",
+            Self::Further => FURTHER,
         }
     }
 
     /// Whether the form must have a part named `file`.
     pub const fn needs_file(self) -> bool {
-        !matches!(self, Self::ImagesEdits)
+        !matches!(self, Self::ImagesEdits | Self::Further)
     }
 }
 
@@ -180,6 +226,7 @@ impl LocalPage {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Models => "models",
+            Self::Model => "model",
             Self::Engines => "engines",
             Self::Version => "version",
             Self::Health => "health",
@@ -241,7 +288,12 @@ fn place(path: &str) -> Option<Place> {
         "/v1/embeddings" => post(Json(J::Embeddings)),
         "/v1/responses" => post(Json(J::Responses)),
         "/v1/messages" => post(Json(J::Messages)),
-        "/v1/rerank" | "/rerank" => post(Json(J::Rerank)),
+        "/v1/responses/input_tokens" => post(Json(J::ResponsesInputTokens)),
+        "/v1/messages/count_tokens" => post(Json(J::MessagesCountTokens)),
+        "/v1/moderations" => post(Json(J::Moderations)),
+        "/pooling" => post(Json(J::Pooling)),
+        "/classify" => post(Json(J::Classify)),
+        "/v1/rerank" | "/v2/rerank" | "/rerank" => post(Json(J::Rerank)),
         "/v1/score" | "/score" => post(Json(J::Score)),
         "/tokenize" => post(Json(J::Tokenize)),
         "/detokenize" => post(Json(J::Detokenize)),
@@ -259,8 +311,14 @@ fn place(path: &str) -> Option<Place> {
         "/sleep" => post(EngineControl(Control::Sleep)),
         "/wake_up" => post(EngineControl(Control::WakeUp)),
         "/is_sleeping" => Some(Place { allow: "GET", operation: EngineControl(Control::IsSleeping) }),
+        _ if path.strip_prefix(MODELS).is_some_and(|id| !id.is_empty()) => get(Local(L::Model)),
         _ => unserved(path),
     }
+}
+
+/// Whether every gateway serves this path, answers it itself, or refuses it on purpose.
+pub fn is_known(path: &str) -> bool {
+    place(path).is_some()
 }
 
 /// Paths that are known and not served yet: files, batches, and System B's own.
@@ -277,6 +335,7 @@ fn unserved(path: &str) -> Option<Place> {
         "/v1/files" => return missing("POST", FILES),
         "/v1/batches" => return missing("GET, POST", BATCHES),
         "/health/ready" => return missing("GET", ROUTER),
+        "/v1/realtime" => return missing("", REALTIME),
         _ => {}
     }
     if let Some(rest) = one_below("/v1/files/") {
@@ -285,6 +344,9 @@ fn unserved(path: &str) -> Option<Place> {
     }
     if let Some(rest) = one_below("/v1/batches/") {
         return if rest.contains('/') { None } else { missing("GET, DELETE", BATCHES) };
+    }
+    if one_below("/v1/realtime/").is_some() {
+        return missing("", REALTIME);
     }
     if one_below("/api/").is_some() {
         return missing("", OLLAMA);

@@ -7,6 +7,7 @@
 mod admit;
 mod attempt;
 mod clock;
+mod cors;
 mod course;
 pub mod dialect;
 mod dispatch;

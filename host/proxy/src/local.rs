@@ -7,7 +7,7 @@ use domain::endpoint::{Endpoint, EndpointSpec};
 use domain::failure::FailureKind;
 use domain::name::ModelName;
 use domain::pool::Pool;
-use domain::route::{Gateway, Route};
+use domain::route::{ErrorFormat, Gateway, Route};
 use domain::snapshot::Snapshot;
 use http::{Response, StatusCode};
 use serde::Serialize;
@@ -59,12 +59,15 @@ pub struct LocalFacts<'a> {
     pub dynamic_config: Option<&'a RawValue>,
     /// The text of `/metrics`; `None`: that page is served elsewhere only.
     pub metrics: Option<&'a Bytes>,
+    /// The model that [`LocalPage::Model`] is about; empty for the others.
+    pub model: &'a str,
 }
 
 /// The answer of a local page. `HEAD` is answered alike; the server leaves the body out.
 pub fn answer(page: LocalPage, snapshot: &Snapshot, facts: &LocalFacts<'_>) -> Response<Bytes> {
     match page {
         LocalPage::Models => json(StatusCode::OK, &models(snapshot, facts), facts),
+        LocalPage::Model => model(snapshot, facts),
         LocalPage::Engines => match in_question(snapshot, facts.gateway) {
             Ok(gateways) => json(StatusCode::OK, &engines(&gateways, facts), facts),
             Err(kind) => failed(kind, facts),
@@ -110,14 +113,36 @@ fn models<'a>(snapshot: &'a Snapshot, facts: &LocalFacts<'a>) -> ModelList<'a> {
             gateway.routes.iter().map(|(model, route)| (model, &**route)).collect();
         for (model, route) in routes {
             if !route.pool.endpoints.is_empty() && seen.insert(model) {
-                let engine_name = route.engine_model.as_ref().unwrap_or(model);
-                let known = facts.cards.get(engine_name).map(|raw| &**raw);
-                let parent = route.parent.as_ref().map(ModelName::as_str);
-                data.push(card::Card::new(model.as_str(), parent, known, facts.started_unix));
+                data.push(card(model.as_str(), route, facts));
             }
         }
     }
     ModelList { object: "list", data }
+}
+
+fn card<'a>(id: &'a str, route: &'a Route, facts: &LocalFacts<'a>) -> card::Card<'a> {
+    let engine_name = route.engine_model.as_ref().unwrap_or(&route.model);
+    let known = facts.cards.get(engine_name).map(|raw| &**raw);
+    let parent = route.parent.as_ref().map(ModelName::as_str);
+    card::Card::new(id, parent, known, facts.started_unix)
+}
+
+/// One model, by its name or by an alias; what the list leaves out because it has no endpoints is not found. The old router
+/// had no such page, so that an unknown model is told as OpenAI does whatever the gateway's format.
+fn model(snapshot: &Snapshot, facts: &LocalFacts<'_>) -> Response<Bytes> {
+    let routes = gateways(snapshot, facts).into_iter().filter_map(|gateway| gateway.route(facts.model));
+    match routes.into_iter().find(|route| !route.pool.endpoints.is_empty()) {
+        Some(route) => json(StatusCode::OK, &card(facts.model, route, facts), facts),
+        None => {
+            let context = FailureContext {
+                format: ErrorFormat::OpenAi,
+                dialect: facts.dialect,
+                ..FailureContext::new(facts.request_id)
+            };
+            let failure = FailureKind::ModelUnknown { model: facts.model.into() };
+            respond::failure(&failure.into(), &context)
+        }
+    }
 }
 
 fn gateways<'a>(snapshot: &'a Snapshot, facts: &LocalFacts<'a>) -> Vec<&'a Gateway> {

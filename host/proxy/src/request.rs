@@ -1,6 +1,6 @@
 //! The life of a request, on one screen.
 
-mod address;
+pub(crate) mod address;
 mod head;
 mod here;
 mod meaning;
@@ -17,11 +17,12 @@ use domain::retry::Deadline;
 use domain::route::{ErrorFormat, Route};
 use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, Version};
+use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use crate::dialect::{LocalPage, Operation};
+use crate::cors;
+use crate::dialect::{LocalPage, Operation, UPGRADE};
 use crate::dispatch::{Destination, Outgoing, Won, dispatch};
 use crate::filter;
 use crate::flight::Flight;
@@ -49,19 +50,18 @@ pub(crate) async fn serve(
     client: Rc<Client>,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
-    let (parts, incoming) = request.into_parts();
+    let (mut parts, incoming) = request.into_parts();
+    if let Some(uri) = address::tidied(&parts.uri) {
+        parts.uri = uri;
+    }
     let mut flight = Flight::begin(Rc::clone(&worker), client, &parts.headers);
     let fault = head::fault(&parts, incoming.size_hint().exact().is_some());
     let mut response = match fault {
         Some(fault) => refuse_head(flight, &parts, fault),
-        None => match live(&mut flight, &parts, incoming).await {
-            Ok(Served::Here(response)) => {
-                flight.finish(Ending::Local { status: response.status().as_u16() });
-                response.map(Answer::Full)
-            }
-            Ok(Served::Engine(won, idle)) => relay::answer(won, flight, idle),
-            Err(kind) => refuse(flight, &parts, kind),
-        },
+        None => {
+            let served = live(&mut flight, &parts, incoming).await;
+            answered(flight, &parts, served)
+        }
     };
     // Nobody can tell what follows a head that may be read in two ways.
     if (worker.is_draining() || fault.is_some()) && parts.version < Version::HTTP_2 {
@@ -70,13 +70,48 @@ pub(crate) async fn serve(
     Ok(response)
 }
 
+/// The answer to what came of a request.
+fn answered(mut flight: Flight, parts: &Parts, served: Result<Served, FailureKind>) -> Response<Answer> {
+    let sharing = cors::sharing(&flight, parts);
+    let is_engines = matches!(served, Ok(Served::Engine(..)));
+    let mut response = match served {
+        Ok(Served::Here(response)) => {
+            flight.finish(Ending::Local { status: response.status().as_u16() });
+            response.map(Answer::Full)
+        }
+        Ok(Served::Engine(won, idle)) => relay::answer(won, flight, idle),
+        Err(kind) => refuse(flight, parts, kind),
+    };
+    if let Some(sharing) = sharing {
+        sharing.write(response.headers_mut(), is_engines);
+    }
+    response
+}
+
+/// The target of a request, which every gateway serves or one lists.
+fn address<'a>(worker: &Worker, parts: &'a Parts) -> Result<Address<'a>, FailureKind> {
+    let root = &worker.shared.options.root_path;
+    match Address::of(parts, root) {
+        Err(FailureKind::PathUnknown) => {
+            Address::further(parts, root, &worker.router.borrow_mut().load(worker))
+        }
+        address => address,
+    }
+}
+
 async fn live(flight: &mut Flight, parts: &Parts, incoming: Incoming) -> Result<Served, FailureKind> {
     let worker = Rc::clone(&flight.worker);
-    let address = Address::of(parts, &worker.shared.options.root_path)?;
+    if parts.method != Method::POST
+        && let Some(answer) = unlike_most(flight, parts)?
+    {
+        return Ok(Served::Here(answer));
+    }
+    let address = address(&worker, parts)?;
     flight.operation = Some(address.operation);
     let is_bodyless = match address.operation {
         Operation::Json(kind) => kind.is_bodyless(),
         Operation::Multipart(_) => false,
+        Operation::Opaque(has_body) => !has_body,
         // Boxed, like what follows: it is rare, and its state would make every request's larger.
         Operation::Local(LocalPage::Metrics) => {
             let metrics = Box::pin(here::metrics(flight)).await;
@@ -109,7 +144,8 @@ async fn live(flight: &mut Flight, parts: &Parts, incoming: Incoming) -> Result<
     let snapshot = worker.router.borrow_mut().load(&worker);
     let asked = Asked { address: &address, headers: &parts.headers, body: None };
     let mut reading = None;
-    if let Some(large) = body.take_if(|body| body.is_large()) {
+    let is_opaque = matches!(address.operation, Operation::Opaque(_));
+    if let Some(large) = body.take_if(|body| body.is_large() && !is_opaque) {
         // Boxed: it is rare, and its state would make every request's larger.
         let ahead = Box::pin(meaning::read_ahead(&worker, asked, &snapshot, large)).await?;
         (body, reading) = (Some(ahead.0), Some(ahead.1));
@@ -162,6 +198,23 @@ async fn live(flight: &mut Flight, parts: &Parts, incoming: Incoming) -> Result<
     Ok(Served::Engine(Box::new(won), settings.timeouts.idle))
 }
 
+/// What only requests with other methods than POST ask for: leave for a web page, and another protocol.
+///
+/// Fails with `NotImplemented`, or with `Forbidden` for a page that may not ask.
+fn unlike_most(flight: &mut Flight, parts: &Parts) -> Result<Option<Response<Bytes>>, FailureKind> {
+    if parts.method == Method::OPTIONS {
+        return cors::preflight(flight, parts);
+    }
+    if parts.method == Method::GET && head::wants_upgrade(parts) {
+        let known =
+            Address::of(parts, &flight.worker.shared.options.root_path).map(|address| address.operation);
+        let what = if let Ok(Operation::NotImplemented(what)) = known { what } else { UPGRADE };
+        flight.operation = Some(Operation::NotImplemented(what));
+        return Err(FailureKind::NotImplemented { what });
+    }
+    Ok(None)
+}
+
 /// The body with the engine's name of the model; a large one is written away from the worker.
 async fn rename(
     worker: &Worker,
@@ -196,8 +249,7 @@ fn error_format(flight: &Flight, parts: &Parts) -> ErrorFormat {
     }
     let worker = &flight.worker;
     let snapshot = worker.router.borrow_mut().load(worker);
-    let address = Address::of(parts, &worker.shared.options.root_path).ok();
-    let named = address.and_then(|address| address.named(&snapshot).ok().flatten());
+    let named = address::named(parts, &worker.shared.options.root_path, &snapshot).ok().flatten();
     let only = if let [only] = &snapshot.gateways[..] { Some(only) } else { None };
     named.or(only).map_or_else(ErrorFormat::default, |gateway| gateway.settings.error_format)
 }
@@ -222,12 +274,20 @@ fn refuse(mut flight: Flight, parts: &Parts, kind: FailureKind) -> Response<Answ
         Some(Operation::Multipart(_)) => BodyKind::Form,
         _ => BodyKind::Json,
     };
+    let allow = match failure.kind {
+        FailureKind::MethodNotAllowed => {
+            let worker = &flight.worker;
+            let snapshot = worker.router.borrow_mut().load(worker);
+            address::allowed(parts, &worker.shared.options.root_path, &snapshot)
+        }
+        _ => None,
+    };
     let context = FailureContext {
         format: error_format(&flight, parts),
         dialect: flight.client.dialect,
         body,
         request_id: flight.request_id(),
-        allow: address::allowed(parts, &flight.worker.shared.options.root_path),
+        allow: allow.as_deref(),
     };
     let response = respond::failure(&failure, &context);
     flight.finish(Ending::Failed { failure, status: response.status().as_u16() });

@@ -30,6 +30,10 @@ pub const ENGINE_CONTROL_OFF: &str =
 pub const GATEWAY_UNNAMED: &str = "Gateways of several namespaces are served here. \
     Name one: put /gateways/<namespace>/<name> before the path, or send its host name.";
 
+/// What `FailureKind::Forbidden` says to a web page that may not ask.
+pub const ORIGIN_REFUSED: &str =
+    "Pages of this origin may not use the gateway. Add it to spec.cors.allowOrigins to allow it.";
+
 /// A client's text is repeated in an answer up to this many bytes.
 pub const ECHO_BYTES_MAX: usize = 1_024;
 
@@ -65,7 +69,7 @@ pub struct FailureContext<'a> {
     /// Goes back as `X-Request-Id`.
     pub request_id: &'a str,
     /// For `MethodNotAllowed`: the methods that the path knows, [`crate::dialect::allowed`].
-    pub allow: Option<&'static str>,
+    pub allow: Option<&'a str>,
 }
 
 impl<'a> FailureContext<'a> {
@@ -100,8 +104,9 @@ pub fn failure(failure: &Failure, context: &FailureContext<'_>) -> Response<Byte
     }
     if failure.kind == FailureKind::MethodNotAllowed
         && let Some(allow) = context.allow.filter(|allow| !allow.is_empty())
+        && let Ok(allow) = HeaderValue::from_str(allow)
     {
-        headers.insert(ALLOW, HeaderValue::from_static(allow));
+        headers.insert(ALLOW, allow);
     }
     answer
 }

@@ -30,6 +30,8 @@ pub(crate) struct Router {
     seen: Generation,
     /// The largest body that any gateway takes, bytes.
     body_bytes_max: u64,
+    /// A gateway says which web pages may ask it.
+    has_cors: bool,
     /// Where most gateways find a session in a body.
     session_field: Option<Box<str>>,
     evaluator: Box<dyn Evaluate>,
@@ -149,6 +151,7 @@ impl Router {
             reader: shared.published.reader(),
             seen: Generation(0),
             body_bytes_max: Limits::default().body_bytes_max,
+            has_cors: false,
             session_field: SessionKey::default().body_field,
             evaluator: shared.policies.evaluator(usize::from(worker)),
             index: Arc::clone(&shared.index),
@@ -180,6 +183,7 @@ impl Router {
         let default = Limits::default().body_bytes_max;
         self.body_bytes_max =
             settings().map(|settings| settings.limits.body_bytes_max).max().unwrap_or(default);
+        self.has_cors = settings().any(|settings| settings.cors.is_some());
         self.session_field = settings().next().and_then(|settings| settings.session_key.body_field.clone());
         self.evaluator.retain(&snapshot.pools);
         let mut slots: Vec<u32> = snapshot.endpoints.iter().map(|endpoint| endpoint.state.slot).collect();
@@ -193,6 +197,11 @@ impl Router {
     /// Policy instances alive on this worker.
     pub(crate) fn policy_instances(&self) -> usize {
         self.evaluator.instances()
+    }
+
+    /// A gateway of the snapshot that was loaded last says which web pages may ask it.
+    pub(crate) fn has_cors(&self) -> bool {
+        self.has_cors
     }
 
     /// The largest body that any gateway takes, bytes.

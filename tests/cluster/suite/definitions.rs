@@ -198,6 +198,14 @@ async fn what_schema_and_rules_can_say_is_refused_at_the_door() {
         ("InferenceGateway", "routes: [{inferenceServiceRef: s}]", "exactly one of model and modelName"),
         ("InferenceGateway", "routStrategy: PrefixHash", "routStrategy"),
         ("InferenceGateway", "sessionAffinity: 'yes'", "sessionAffinity"),
+        (
+            "InferenceGateway",
+            "cors: {allowOrigins: ['*'], allowCredentials: true}",
+            "allowCredentials excludes the origin *",
+        ),
+        ("InferenceGateway", "cors: {allowMethods: [GET]}", "allowOrigins"),
+        ("InferenceGateway", "paths: [{path: /x, model: m, modelFrom: Query}]", "model excludes modelFrom"),
+        ("InferenceGateway", "paths: [{path: /x, methods: [TRACE]}]", "methods"),
         ("InferenceService", "backendRef: engines", "modelName"),
         (
             "InferenceService",

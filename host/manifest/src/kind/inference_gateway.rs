@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::opaque::{AnyValue, TopologyHint};
 use super::reference::NameOrRef;
 use super::status::CommonStatus;
+use super::surface::{FurtherPath, GatewayCors};
 use super::text::Span;
 
 /// Which models are routed, by which policy chain, with which limits.
@@ -108,6 +109,14 @@ pub struct InferenceGatewaySpec {
     /// Where a request's session name is found. Default: header `x-session-id`, then header or body field `session_id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_key: Option<SessionKey>,
+    /// Which web pages may ask this gateway (CORS). Default: the gateway says nothing about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<GatewayCors>,
+    /// Paths of engines that are let through beyond those that every gateway serves; the first that matches counts. Default:
+    /// none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub paths: Vec<FurtherPath>,
 }
 
 /// A model and the service that serves it. The keys of both dialects may be mixed.

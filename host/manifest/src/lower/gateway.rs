@@ -16,7 +16,7 @@ impl<'a> Lowering<'a> {
     pub(super) fn gateway(&mut self, name: &ObjectName, held: &'a Held<InferenceGateway>) -> GatewayDraft {
         let about = About::new(Kind::InferenceGateway, name);
         let spec = &held.value.spec;
-        let settings = self.settings(&about, spec);
+        let mut settings = self.settings(&about, spec);
         let hostnames = self.hostnames(&about, &spec.hostnames);
         let asks_for_service = spec.service.as_ref().is_some_and(|service| service.enabled);
         if asks_for_service && !self.options.creates_services {
@@ -46,6 +46,9 @@ impl<'a> Lowering<'a> {
             self.report.warning(self.bundle, &about, "spec.routes", "NoRoutes", message, "add routes");
         }
         let aliases = self.aliases(&about, &spec.aliases, &routes);
+        let routed = routes.iter().map(|route| route.model.as_str());
+        let models = routed.chain(aliases.keys().map(|alias| &**alias)).collect();
+        settings.paths = self.paths(&about, spec, &models);
         let has_short_host = self.has_short_host(name);
         GatewayDraft { name: name.clone(), hostnames, has_short_host, settings, aliases, routes }
     }

@@ -29,6 +29,9 @@ impl Lowering<'_> {
                 .session_key
                 .as_ref()
                 .map_or_else(Default::default, |key| self.session_key(about, key)),
+            cors: self.cors(about, spec),
+            // Known only with the routes: some name a model.
+            paths: Vec::new().into(),
         }
     }
 
@@ -154,7 +157,13 @@ impl Lowering<'_> {
         route::SessionKey { headers, body_field }
     }
 
-    fn span(&mut self, about: &About, field: &str, span: &Option<Span>, default: Duration) -> Duration {
+    pub(super) fn span(
+        &mut self,
+        about: &About,
+        field: &str,
+        span: &Option<Span>,
+        default: Duration,
+    ) -> Duration {
         let Some(span) = span else { return default };
         span.duration().unwrap_or_else(|| {
             let message = format!("{:?} is no duration; {default:?} is used", span.0);

@@ -31,14 +31,21 @@ fn split(pair: &str) -> (&str, &str) {
 }
 
 fn decode(text: &str) -> Option<Cow<'_, str>> {
-    if !text.bytes().any(|byte| byte == b'%' || byte == b'+') {
+    if !text.contains('+') {
+        return percent_decoded(text);
+    }
+    percent_decoded(&text.replace('+', " ")).map(|text| Cow::Owned(text.into_owned()))
+}
+
+/// A piece of a path or query with its percent codes decoded. `None`: a code is broken, or the text is not UTF-8.
+pub fn percent_decoded(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('%') {
         return Some(Cow::Borrowed(text));
     }
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
         match byte {
-            b'+' => out.push(b' '),
             b'%' => {
                 let digits = [bytes.next()?, bytes.next()?];
                 let high = char::from(digits[0]).to_digit(16)?;

@@ -10,6 +10,16 @@ fn every_path_of_the_surface_is_classified() {
         ("POST /v1/messages", "messages"),
         ("POST /v1/rerank", "rerank"),
         ("POST /rerank", "rerank"),
+        ("POST /v2/rerank", "rerank"),
+        ("POST /v1/responses/input_tokens", "responses_input_tokens"),
+        ("POST /v1/messages/count_tokens", "messages_count_tokens"),
+        ("POST /v1/moderations", "moderations"),
+        ("POST /pooling", "pooling"),
+        ("POST /classify", "classify"),
+        ("GET /v1/models/org/name:tag", "model"),
+        ("HEAD /v1/models/a%2Fb", "model"),
+        ("GET /v1/realtime", "not_implemented"),
+        ("POST /v1/realtime/sessions", "not_implemented"),
         ("POST /v1/score", "score"),
         ("POST /score", "score"),
         ("POST /tokenize", "tokenize"),
@@ -52,6 +62,10 @@ fn unknown_paths_and_methods_are_told_apart() {
     let table = [
         ("GET /v1/chat/completions", FailureKind::MethodNotAllowed),
         ("POST /v1/models", FailureKind::MethodNotAllowed),
+        ("DELETE /v1/models/a", FailureKind::MethodNotAllowed),
+        ("GET /pooling", FailureKind::MethodNotAllowed),
+        ("GET /v1/models/", FailureKind::PathUnknown),
+        ("POST /v1/messages/count", FailureKind::PathUnknown),
         ("POST /health", FailureKind::MethodNotAllowed),
         ("GET /sleep", FailureKind::MethodNotAllowed),
         ("DELETE /v1/files/a", FailureKind::MethodNotAllowed),
@@ -111,5 +125,13 @@ fn the_root_path_is_optional_and_ends_at_a_slash() {
     ];
     for (path, root, expected) in table {
         assert_eq!(below_root(path, root), expected, "{path} below {root}");
+    }
+}
+
+/// B8: the list by which manifests are checked has no path that is not served.
+#[test]
+fn paths_that_manifests_need_not_list_are_known() {
+    for path in domain::surface::SERVED {
+        assert!(is_known(path), "{path}");
     }
 }

@@ -52,6 +52,7 @@ fn facts(world: &World) -> LocalFacts<'_> {
         health: Health::Healthy,
         dynamic_config: None,
         metrics: None,
+        model: "",
     }
 }
 
@@ -76,6 +77,28 @@ fn models_are_listed_once_with_what_engines_said_and_without_aliases() {
     assert_eq!(page(&world, LocalPage::Models, |_| {}), (200, expected));
     let named = page(&world, LocalPage::Models, |facts| facts.gateway = Some(&world.snapshot.gateways[1]));
     assert_eq!(named, (200, format!(r#"{{"object":"list","data":[{BASE},{OTHER}]}}"#)));
+}
+
+/// B8: one model by its id, an alias included; what is not listed is not found, in OpenAI's words.
+#[test]
+fn a_model_is_shown_by_its_id() {
+    let world = world();
+    let of = |id: &'static str| page(&world, LocalPage::Model, |facts| facts.model = id);
+    assert_eq!(of("base"), (200, BASE.to_owned()));
+    assert_eq!(of("other"), (200, OTHER.to_owned()));
+    assert_eq!(of("alias"), (200, BASE.replace(r#""id":"base""#, r#""id":"alias""#)));
+    for id in ["gone", "org/other", "nobody's:1/\u{e9}"] {
+        let (status, body) = of(id);
+        let error: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((status, error["error"]["code"].as_str()), (404, Some("model_not_found")), "{body}");
+        assert_eq!(error["error"]["param"], "model");
+    }
+    let named = |id| {
+        page(&world, LocalPage::Model, |facts| {
+            (facts.model, facts.gateway) = (id, Some(&*world.snapshot.gateways[1]));
+        })
+    };
+    assert_eq!((named("adapter").0, named("base").0), (404, 200));
 }
 
 /// D21.

@@ -1,7 +1,7 @@
 //! What hyper lets pass in a head and two parsers could read differently.
 
 use http::Version;
-use http::header::{HOST, TRANSFER_ENCODING};
+use http::header::{HOST, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 
 /// What is wrong with a head, for the client; `None`: nothing. `has_length`: how long the body is, is known from the head.
@@ -24,6 +24,16 @@ pub(super) fn fault(parts: &Parts, has_length: bool) -> Option<&'static str> {
         return Some("Invalid request: a Transfer-Encoding other than chunked is not accepted.");
     }
     None
+}
+
+/// Whether the client can do with nothing but another protocol. Those that offer HTTP/2 or TLS go on without as well.
+pub(super) fn wants_upgrade(parts: &Parts) -> bool {
+    let mut lines = parts.headers.get_all(UPGRADE).iter().peekable();
+    let is_offer = |token: &[u8]| {
+        let token = token.trim_ascii().to_ascii_lowercase();
+        token == b"h2c" || token.starts_with(b"http/") || token.starts_with(b"tls/")
+    };
+    lines.peek().is_some() && !lines.any(|line| line.as_bytes().split(|byte| *byte == b',').any(is_offer))
 }
 
 /// Host and port, of the characters that RFC 3986 (3.2.2) has for them. Empty is allowed: a target may have no host.

@@ -45,6 +45,7 @@ pub(super) fn page(
     let gateway = address.named(&snapshot)?;
     let options = &worker.shared.options;
     let cards = options.status.cards();
+    let model = address.model_id();
     let facts = LocalFacts {
         gateway: gateway.map(|gateway| &**gateway),
         dialect: flight.client.dialect,
@@ -55,6 +56,7 @@ pub(super) fn page(
         health: options.status.health(),
         dynamic_config: None,
         metrics,
+        model: &model,
     };
     Ok(local::answer(page, &snapshot, &facts))
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use domain::failure::FailureKind;
+use domain::name::ObjectName;
 use domain::route::{Gateway, Route, SessionKey};
 use domain::snapshot::{Resolution, Snapshot};
 use http::HeaderMap;
@@ -59,6 +60,7 @@ pub(super) async fn read_ahead(
     body: Body,
 ) -> Result<(Body, Reading), FailureKind> {
     let apart = &worker.shared.apart;
+    debug_assert!(!matches!(asked.address.operation, Operation::Opaque(_)), "its body is not looked at");
     if let Operation::Multipart(_) = asked.address.operation {
         let content_type = asked.headers.get(CONTENT_TYPE).cloned();
         let parse = move |body: &mut Body| {
@@ -114,6 +116,7 @@ pub(super) fn read(
         (Some(Reading::Form(form)), Operation::Multipart(kind), _) => {
             read_form(flight, asked, snapshot, (kind, form))
         }
+        (_, Operation::Opaque(_), _) => read_opaque(flight, asked, snapshot),
         (_, Operation::Multipart(kind), Some(body)) => {
             let content_type = asked.headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
             let form = Form::parse(content_type, body)?;
@@ -178,6 +181,17 @@ fn read_form(
     Ok(Meaning { facts, gateway, route, renamed })
 }
 
+/// Of a path that a gateway lists, where the body says nothing of the model.
+fn read_opaque(flight: &mut Flight, asked: Asked<'_>, snapshot: &Snapshot) -> Result<Meaning, FailureKind> {
+    let Some((lister, model)) = asked.address.fixed() else { return read_query(flight, asked, snapshot) };
+    let ObjectName { namespace, name } = &lister.name;
+    let resolution = snapshot.resolve(Some((namespace, name)), None, model);
+    let (gateway, route) = accept(flight, asked, resolution, model)?;
+    let facts =
+        Facts { session: session(&gateway.settings.session_key, asked.headers, None), ..Facts::default() };
+    Ok(Meaning { facts, gateway, route, renamed: None })
+}
+
 fn read_query(flight: &mut Flight, asked: Asked<'_>, snapshot: &Snapshot) -> Result<Meaning, FailureKind> {
     let model = query::get(asked.address.query, "model").filter(|model| !model.is_empty());
     let model = model.ok_or(FailureKind::ModelMissing)?;
@@ -195,7 +209,16 @@ fn resolve(
     model: &str,
 ) -> Result<(Arc<Gateway>, Arc<Route>), FailureKind> {
     let Address { gateway, host, .. } = *asked.address;
-    let resolution = snapshot.resolve(gateway, host, model);
+    accept(flight, asked, snapshot.resolve(gateway, host, model), model)
+}
+
+/// Takes what a request was found to lead to.
+fn accept(
+    flight: &mut Flight,
+    asked: Asked<'_>,
+    resolution: Resolution<'_>,
+    model: &str,
+) -> Result<(Arc<Gateway>, Arc<Route>), FailureKind> {
     let routed = match &resolution {
         Resolution::Route(_, route) => Some(&route.model),
         _ => None,
@@ -212,6 +235,10 @@ fn resolve(
         Resolution::Unknown => return Err(FailureKind::ModelUnknown { model: echoed(model) }),
     };
     flight.error_format = gateway.settings.error_format;
+    if asked.address.further.is_some() && !asked.address.is_listed_by(gateway) {
+        // Of several gateways that none names, this one routes the model, and another one lists the path.
+        return Err(FailureKind::PathUnknown);
+    }
     flight.gateway = Some(gateway.name.clone());
     flight.model = Some(route.model.clone());
     let limit_bytes = gateway.settings.limits.body_bytes_max;

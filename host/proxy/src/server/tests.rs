@@ -7,6 +7,7 @@ mod hostile;
 mod limits;
 mod protocols;
 mod rig;
+mod surface;
 
 use std::io::Write;
 use std::sync::mpsc::RecvTimeoutError;

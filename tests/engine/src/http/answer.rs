@@ -149,7 +149,12 @@ fn post(shared: &Shared, call: &Call<'_>) -> Answer {
         | "/tokenize"
         | "/detokenize"
         | "/v1/audio/speech"
-        | "/v1/images/generations" => score::post(shared, call),
+        | "/v1/images/generations"
+        | "/v1/messages/count_tokens"
+        | "/v1/responses/input_tokens"
+        | "/v1/moderations"
+        | "/pooling"
+        | "/classify" => score::post(shared, call),
         "/v1/audio/transcriptions" | "/v1/audio/translations" | "/v1/images/edits" => {
             score::form(shared, call)
         }

@@ -34,7 +34,9 @@ pub(super) fn post(shared: &Shared, call: &Call<'_>) -> Answer {
             let sound = xxh3_64(&request.text()).to_le_bytes().repeat(32);
             return Answer::new(StatusCode::OK, "audio/mpeg", Source::Whole(sound.into()));
         }
-        _ => json!({"created": shared.created, "data": [{"b64_json": "aW1hZ2U="}]}),
+        "/v1/images/generations" => json!({"created": shared.created, "data": [{"b64_json": "aW1hZ2U="}]}),
+        // Counts, classes, vectors: what matters here is who was asked.
+        _ => json!({"model": model, "input_tokens": tokens_of(shared, call.body.len()), "data": []}),
     };
     match body {
         Value::Null => error(StatusCode::BAD_REQUEST, "A required field is missing", None),
