@@ -14,7 +14,7 @@ pub fn url(text: &str) -> Cow<'_, str> {
     };
     // The digest of an image follows the same character.
     let is_user = |at: &usize| !shown[at + 1..].starts_with("sha256:");
-    let user = shown.match_indices('@').map(|(at, _)| at).filter(is_user).last();
+    let user = shown.match_indices('@').map(|(at, _)| at).rfind(is_user);
     let Some(end) = user else {
         return if query.is_empty() { Cow::Borrowed(text) } else { format!("{shown}{query}").into() };
     };

@@ -56,19 +56,18 @@ pub struct HostClaims<'a> {
 ///
 /// Own names come before all other host names, and the longest form before the shorter ones, so that no gateway of another
 /// namespace can take them, whatever its age: `<name>.<namespace>.svc` belongs to one gateway alone.
-pub fn host_claims<'a>(
-    gateways: impl Iterator<Item = HostClaims<'a>> + Clone,
-) -> impl Iterator<Item = (Box<str>, usize)> {
-    let all = |form: fn(HostClaims<'a>) -> Vec<Box<str>>| {
-        let each = gateways.clone().enumerate();
-        each.flat_map(move |(index, claims)| form(claims).into_iter().map(move |host| (host, index)))
-    };
-    let service = all(|claims| vec![lower_host(&[&claims.name.name, &claims.name.namespace, "svc"])]);
-    let qualified = all(|claims| vec![lower_host(&[&claims.name.name, &claims.name.namespace])]);
-    let short =
-        all(|claims| if claims.has_short_host { vec![lower_host(&[&claims.name.name])] } else { Vec::new() });
-    let others = all(|claims| claims.hostnames.to_vec());
-    service.chain(qualified).chain(short).chain(others)
+pub fn host_claims<'a>(gateways: impl Iterator<Item = HostClaims<'a>>) -> Vec<(Box<str>, usize)> {
+    let gateways: Vec<HostClaims<'a>> = gateways.collect();
+    let mut claims = Vec::with_capacity(3 * gateways.len());
+    let names = || gateways.iter().map(|gateway| gateway.name).enumerate();
+    claims.extend(names().map(|(at, name)| (lower_host(&[&name.name, &name.namespace, "svc"]), at)));
+    claims.extend(names().map(|(at, name)| (lower_host(&[&name.name, &name.namespace]), at)));
+    let short = names().filter(|(at, _)| gateways[*at].has_short_host);
+    claims.extend(short.map(|(at, name)| (lower_host(&[&name.name]), at)));
+    for (at, gateway) in gateways.iter().enumerate() {
+        claims.extend(gateway.hostnames.iter().map(|host| (host.clone(), at)));
+    }
+    claims
 }
 
 fn lower_host(labels: &[&str]) -> Box<str> {

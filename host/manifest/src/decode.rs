@@ -326,7 +326,7 @@ fn bad_name(key: &ObjectKey) -> Option<(&'static str, String, String)> {
     let ObjectName { namespace, name } = &key.name;
     let remedy = |text: &str| {
         let lower: String = text.to_lowercase().replace(['_', ' '], "-");
-        let same = is_dns_name(&lower).then(|| format!(", such as {lower}")).unwrap_or_default();
+        let same = if is_dns_name(&lower) { format!(", such as {lower}") } else { String::new() };
         format!("write lower-case letters, digits and hyphens{same}")
     };
     if !is_dns_label(namespace) {

@@ -260,7 +260,7 @@ fn a_secret_named_as_a_component_is_not_shown() {
     let secret = b"hunter2-and-more";
     let shown = |failure: &PrepareFailure| format!("{failure:?}");
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("secret"), secret).unwrap();
+    fs::write(folder.path().join("secret"), secret).unwrap();
     let sources = [
         PolicySource::Bytes { origin: "Secret default/s key k".into(), bytes: secret.as_slice().into() },
         PolicySource::File("secret".into()),
