@@ -102,7 +102,7 @@ impl Elector {
         }
     }
 
-    /// Logs what kind of trouble there is when it begins and when it ends, and says so in a finding.
+    /// Says what kind of trouble there is, in a finding that is logged when it comes and when it goes.
     fn report(&self, outcome: &Result<kube::Result<bool>, Elapsed>, before: &mut Option<Trouble>) {
         let (now, why) = match outcome {
             Ok(Ok(_)) => (None, None),
@@ -112,10 +112,6 @@ impl Elector {
             Err(_) => (Some(Trouble::Failed), Some("no answer in time".to_owned())),
         };
         if *before != now {
-            match now {
-                Some(_) => tracing::warn!(why, "the lease cannot be read or written, trying again"),
-                None => tracing::info!("the lease can be read and written again"),
-            }
             self.refusals.lease(why);
         }
         *before = now;

@@ -121,7 +121,6 @@ impl Refusals {
                 return false;
             }
             state.refused.remove(right);
-            tracing::info!(%right, "a right that was refused is granted");
             true
         });
     }

@@ -51,9 +51,8 @@ impl Unreadable {
     /// A page was read.
     pub(super) fn read(&mut self, endpoint: &EndpointId) {
         if let Some(trouble) = self.troubles.remove(endpoint)
-            && let Some(cause) = trouble.told
+            && trouble.told.is_some()
         {
-            tracing::info!(%endpoint, before = cause.text, "an engine's metrics are read again");
             self.has_news = true;
         }
     }
