@@ -177,9 +177,7 @@ async fn broken_input_that_goes_away_leaves_nothing_to_serve_and_that_is_ready()
     });
     plane.until("findings", |report, _| !report.findings.is_empty()).await;
     fs::remove_file(plane.manifests.path().join("all.yaml")).expect("removed");
-    plane
-        .until("published", |report, _| report.generation.0 > 0 && reasons(report) == ["NoManifests"])
-        .await;
+    plane.until("published", |report, _| report.generation.0 > 0 && reasons(report) == ["NoManifests"]).await;
     assert!(plane.published.is_ready());
     plane.end().await;
 }

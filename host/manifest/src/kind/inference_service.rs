@@ -65,7 +65,8 @@ pub struct InferenceServiceSpec {
     /// Credentials for the engines, used by probes and scrapes, and by requests that bring none. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<EngineAuth>,
-    /// Whom to trust when an engine's URL is https. Default: nobody.
+    /// Whom to trust when engines speak TLS. URLs say so themselves; engines behind a Service, Pods or an InferencePool are
+    /// asked over TLS when this is set, or when appProtocol or the name of their port says https. Default: nobody is trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<EngineTls>,
     /// Where an engine's metrics page is. Default: `/metrics` on its own port.
@@ -177,7 +178,7 @@ pub struct KeyRef {
     pub key: String,
 }
 
-/// Whom to trust when an engine's URL is https.
+/// Whom to trust when engines speak TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
