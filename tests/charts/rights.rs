@@ -134,7 +134,7 @@ fn the_gateway_may_create_its_lease_in_its_own_namespace_and_nowhere_else() {
         overlay("overlays/rkllama").to_vec(),
     ] {
         let of_lease = |role: &&Value| rights(role).iter().any(|(_, resource, ..)| resource == "leases");
-        assert!(of_kind(&objects, "ClusterRole").iter().all(|role| !of_lease(&role)));
+        assert!(of_kind(&objects, "ClusterRole").iter().all(|role| !of_lease(role)));
         let roles: Vec<&Value> = of_kind(&objects, "Role").into_iter().filter(of_lease).collect();
         assert_eq!(roles.len(), 1);
         assert!(rights(roles[0]).contains(&right("coordination.k8s.io", "leases", "create")));

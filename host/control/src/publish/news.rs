@@ -74,7 +74,7 @@ pub(super) fn log_findings(before: &[Finding], now: &[Finding]) {
             _ if finding.reason == PREPARING => tracing::debug!("{text}"),
             Severity::Info => tracing::info!("{text}"),
             Severity::Warning | Severity::Error => {
-                tracing::warn!(severity = finding.severity.as_str(), "{text}")
+                tracing::warn!(severity = finding.severity.as_str(), "{text}");
             }
         }
     }
