@@ -203,3 +203,35 @@ async fn pods_that_never_listen_fail_no_request_of_a_fresh_replica() {
         }
     }
 }
+
+/// N2: what became of a decision is said as well: every attempt, how it ended and what it cost.
+#[tokio::test]
+async fn explain_tells_every_attempt_of_a_request_that_failed_over() {
+    let engines = engines(2, &Config::default()).await;
+    let manifest = Manifest::new().gateway("routeStrategy: least-in-flight").model("m", urls(&engines));
+    let gateway = Gateway::ready(Options::manifest(manifest.yaml())).await;
+    engines[0].push_faults([Fault::Close]);
+    engines[1].push_faults([Fault::Close]);
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        let answer = gateway.post(CHAT, &chat("m", "hi")).await;
+        let id = answer.header("x-request-id").unwrap().to_owned();
+        let page = gateway.admin_page(&format!("/explain/{id}")).await.json();
+        let decision = &page["decisions"][0];
+        assert!(!decision["numbers"].as_array().unwrap().is_empty(), "{decision}");
+        assert!(decision["numbers"][0]["signals"]["inflight"].is_number(), "{decision}");
+        assert_eq!(decision["entries"][0]["signals"][0], "inflight", "{decision}");
+        let attempts = decision["attempts"].as_array().unwrap().clone();
+        assert!(attempts.iter().all(|attempt| attempt["took_ms"].is_number()), "{decision}");
+        let last = attempts.last().unwrap();
+        if answer.status == 200 {
+            assert_eq!((&last["result"], &last["status"]), (&"answered".into(), &200.into()), "{decision}");
+            let answered = engines.iter().find(|engine| engine.name() == answer.engine()).unwrap();
+            assert_eq!(last["endpoint"], answered.url(), "{decision}");
+        }
+        told.push(attempts);
+    }
+    let failed = told.iter().flatten().filter(|attempt| attempt["result"] == "lost_before_head");
+    assert_eq!(failed.count(), 2, "{told:?}");
+    assert!(told.iter().flatten().any(|attempt| attempt["why"] == "retry"), "{told:?}");
+}

@@ -119,6 +119,12 @@ impl Fleet {
         }
         self.values.get(first * self.len..(first + signals.len()) * self.len)
     }
+    /// Hands over the numbers of one endpoint, in the order of the columns.
+    pub fn each(&self, index: u32, mut take: impl FnMut(f32)) {
+        if self.len > 0 {
+            self.values.iter().skip(index as usize).step_by(self.len).for_each(|value| take(*value));
+        }
+    }
     /// One column, to be filled.
     pub fn column_mut(&mut self, signal: Signal) -> Option<&mut [f32]> {
         let position = self.set.position(signal)?;

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::clock::Clock;
 use crate::dispatch::{Destination, Outgoing};
+use crate::explain::{Mark, Seen};
 use crate::flight::Flight;
 use crate::record::Decision;
 use crate::route::{Decided, Facts, Question};
@@ -61,17 +62,21 @@ impl Course {
         let facts_kept = (facts.kind, facts.ticket);
         let course =
             Self { decided, order, decided_at, facts: facts_kept, is_pinned, tried: SmallVec::new() };
-        course.record(flight, to, facts);
+        flight.mark = Some(course.record(flight, to, facts));
         if flight.worker.shared.options.answer_headers {
             flight.policy = course.decided.chooser(to.pool);
         }
         turned_away.map_or(Ok(course), Err)
     }
 
-    fn record(&self, flight: &Flight, to: Destination<'_>, facts: &Facts) {
+    fn record(&self, flight: &Flight, to: Destination<'_>, facts: &Facts) -> Mark {
         let worker = &flight.worker;
         let endpoint = self.order.clone().next(to.pool, &self.at(worker.clock.now_ms()));
-        worker.recorder.set_policy_instances(worker.router.borrow().policy_instances());
+        let router = worker.router.borrow();
+        worker.recorder.set_policy_instances(router.policy_instances());
+        // No policy is asked about a request that its client pinned.
+        let none = Seen::default();
+        let seen = if self.is_pinned { &none } else { router.shown() };
         worker.recorder.decided(&Decision {
             request_id: flight.request_id(),
             pool: to.pool,
@@ -83,7 +88,8 @@ impl Course {
             endpoint,
             traces: &self.decided.traces,
             took: flight.decision,
-        });
+            seen,
+        })
     }
 
     /// The endpoint to try now, which has let the request through. `None`: none is left.

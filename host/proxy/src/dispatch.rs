@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 
 use crate::attempt::Attempt;
 use crate::course::{Course, question};
+use crate::explain::{Trying, Why};
 use crate::flight::Flight;
 use crate::intake::Body;
 use crate::repair::Repair;
@@ -160,11 +161,14 @@ pub(crate) async fn dispatch(
     let mut course = Course::begin(flight, to, facts, &outgoing)?;
     let mut repair = Repair::default();
     let mut last: Option<FailureKind> = None;
+    let mut why = Why::Decided;
     while let Some((index, endpoint, admitted)) = course.next(to.pool, clock) {
         let uncached = facts.prompt_tokens().saturating_sub(course.decided.cached_tokens(index));
         let sent = if flight.attempts == 0 { course.decided_at } else { Instant::now() };
         let mut attempt = Attempt::begin(&worker, to.pool, (endpoint, admitted), (uncached, sent));
         flight.attempts += 1;
+        let why_now = if attempt.admitted().is_probe() { Why::Probe } else { why };
+        flight.trying = Some(Trying { endpoint: index, why: why_now, sent });
         worker.router.borrow_mut().learn(question(to, facts, &outgoing), attempt.endpoint().state.slot);
         let answering =
             match send(flight, attempt.endpoint(), &course.decided, &outgoing, to.deadline_ms).await {
@@ -200,7 +204,8 @@ pub(crate) async fn dispatch(
             let slot = attempt.endpoint().state.slot;
             worker.router.borrow_mut().unlearn(question(to, facts, &outgoing), slot, clock.now_ms());
         }
-        if let (Ok(answering), false) = (answering, goes_on) {
+        let status = answering.as_ref().map_or(0, |answering| answering.head.status.as_u16());
+        if let (Ok(answering), None) = (answering, goes_on) {
             if sign != Sign::Nothing {
                 attempt.lingers(&worker, to.pool);
             }
@@ -208,10 +213,12 @@ pub(crate) async fn dispatch(
         }
         attempt.is_over(&worker, to.pool);
         let record = attempt.take_record();
-        if !goes_on {
+        let Some(next) = goes_on else {
             flight.failed = record;
             return Err(kind);
-        }
+        };
+        why = next;
+        flight.tried(Failure::from(kind.clone()).label(), status, Instant::now());
         if let Some(record) = record {
             record.failed(&Failure::from(kind.clone()));
         }

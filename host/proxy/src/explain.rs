@@ -2,6 +2,7 @@
 //!
 //! Writing takes the worker's own lock, which only a reader ever contends, for the length of a copy of some 200 bytes.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,13 +11,21 @@ use serde::Serialize;
 use smallvec::SmallVec;
 
 use crate::record::Decision;
-use crate::record::decisions::PoolLabels;
+use crate::record::decisions::{EntryLabels, PoolLabels};
+
+mod seen;
+
+pub(crate) use seen::{Seen, Tried, Trying, Why};
 
 #[cfg(test)]
 mod tests;
 
 /// Decisions kept per worker.
 pub const DECISIONS_MAX: usize = 1_024;
+/// Attempts kept of one decision; further ones are not shown.
+pub const ATTEMPTS_MAX: usize = 16;
+/// Endpoints that could not be chosen, kept of one decision.
+pub const AVOIDED_MAX: usize = 8;
 /// Longest request id that is kept whole; longer ones are cut.
 pub const ID_BYTES_MAX: usize = 128;
 
@@ -34,6 +43,16 @@ pub(crate) struct Pen(Arc<Mutex<Ring>>);
 struct Ring {
     entries: Vec<Record>,
     next: usize,
+    /// Decisions written, ever.
+    written: u64,
+}
+
+/// Where a decision is kept, for what becomes of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    at: usize,
+    /// Number of the decision: the place may be another one's by now.
+    number: u64,
 }
 
 /// A decision as it is kept: numbers, and names by reference.
@@ -50,6 +69,9 @@ struct Record {
     endpoint: Option<u32>,
     took_ns: u64,
     traces: SmallVec<[EntryTrace; 4]>,
+    seen: Seen,
+    attempts: SmallVec<[Tried; 2]>,
+    number: u64,
 }
 
 /// One decision, for people and pages.
@@ -75,14 +97,60 @@ pub struct Explanation {
     pub prompt_tokens: u32,
     /// Tokens of the prompt believed cached at the endpoint.
     pub cached_tokens: u32,
-    /// URL of the endpoint; absent where the request was turned away.
+    /// URL of the endpoint that was decided for; absent where the request was turned away.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Box<str>>,
+    /// Attempts at engines so far, in order; the last one is under way while the request is not at its end.
+    pub attempts: Vec<AttemptExplanation>,
+    /// Endpoints that could not be chosen, and why; at most [`AVOIDED_MAX`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub avoided: Vec<AvoidedExplanation>,
+    /// Numbers that the policies saw, of the endpoint decided for and some others; absent where no policy asked for any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub numbers: Vec<NumbersExplanation>,
     /// What deciding took, microseconds; absent where it was not timed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub took_us: Option<f64>,
     /// The entries of the chain, in order.
     pub entries: Vec<EntryExplanation>,
+}
+
+/// One attempt at an engine.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AttemptExplanation {
+    /// URL of the endpoint.
+    pub endpoint: Box<str>,
+    /// Why it was made: `decided`, `probe`, `reconnect` (no connection was made before), `repair` or `retry`. Only a retry
+    /// takes from the budget.
+    pub why: &'static str,
+    /// `answered`, `client_gone`, or what failed, as `error_type` in metrics.
+    pub result: &'static str,
+    /// The engine's status; absent if it sent none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// From sending to the end, milliseconds.
+    pub took_ms: f64,
+    /// From sending to the first content of the answer, milliseconds; absent if none went to the client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_byte_ms: Option<f64>,
+}
+
+/// An endpoint that could not be chosen.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AvoidedExplanation {
+    /// Its URL.
+    pub endpoint: Box<str>,
+    /// `asleep`, `unreachable`, the failure's kind, or `failed_this` (it failed this prompt or session of late).
+    pub reason: &'static str,
+}
+
+/// Numbers of one endpoint as the policies saw them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NumbersExplanation {
+    /// Its URL.
+    pub endpoint: Box<str>,
+    /// By signal; null is unknown.
+    pub signals: BTreeMap<&'static str, Option<f32>>,
 }
 
 /// What one entry of the chain did.
@@ -101,6 +169,9 @@ pub struct EntryExplanation {
     /// The kind of fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<&'static str>,
+    /// Signals that it is shown, of [`Explanation::numbers`].
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub signals: Box<[&'static str]>,
     /// Fuel used.
     pub fuel: u64,
     /// Time of the call, microseconds; absent where it was not timed: one decision in sixteen is.
@@ -116,7 +187,7 @@ impl Log {
         Pen(ring)
     }
 
-    /// The decisions about a request, oldest first: one per attempt. Empty when it is unknown, or too long ago.
+    /// The decisions about requests of this id, oldest first: one per request. Empty when it is unknown, or too long ago.
     pub fn find(&self, request_id: &str) -> Vec<Explanation> {
         let id = cut(request_id);
         self.collect(|record| record.request_id[..] == *id)
@@ -154,7 +225,7 @@ fn cut(request_id: &str) -> &[u8] {
 
 impl Pen {
     /// Keeps a decision; the oldest one goes.
-    pub(crate) fn write(&self, decision: &Decision<'_>, labels: &Arc<PoolLabels>) {
+    pub(crate) fn write(&self, decision: &Decision<'_>, labels: &Arc<PoolLabels>) -> Mark {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let record = Record {
             at_unix_ms: now.as_millis() as u64,
@@ -168,14 +239,32 @@ impl Pen {
             endpoint: decision.endpoint,
             took_ns: decision.took.as_nanos() as u64,
             traces: SmallVec::from_slice(decision.traces),
+            seen: decision.seen.clone(),
+            attempts: SmallVec::new(),
+            number: 0,
         };
         let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let at = ring.next;
+        ring.written += 1;
+        let number = ring.written;
+        let record = Record { number, ..record };
         match ring.entries.get_mut(at) {
             Some(place) => *place = record,
             None => ring.entries.push(record),
         }
         ring.next = (at + 1) % DECISIONS_MAX;
+        Mark { at, number }
+    }
+
+    /// Adds an attempt to a decision, unless that was forgotten meanwhile, or has [`ATTEMPTS_MAX`].
+    pub(crate) fn tried(&self, mark: Mark, tried: Tried) {
+        let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(record) = ring.entries.get_mut(mark.at)
+            && record.number == mark.number
+            && record.attempts.len() < ATTEMPTS_MAX
+        {
+            record.attempts.push(tried);
+        }
     }
 }
 
@@ -194,13 +283,47 @@ impl Record {
             prompt_tokens: self.prompt_tokens,
             cached_tokens: self.cached_tokens,
             endpoint: self.url(self.endpoint),
+            attempts: self.attempts.iter().filter_map(|tried| self.attempt(tried)).collect(),
+            avoided: self
+                .seen
+                .avoided
+                .iter()
+                .filter_map(|(index, reason)| {
+                    Some(AvoidedExplanation { endpoint: self.url(Some(*index))?, reason })
+                })
+                .collect(),
+            numbers: self.numbers(),
             took_us: micros(self.took_ns),
             entries: (0..labels.entries.len()).map(|entry| self.entry(entry)).collect(),
         }
     }
 
+    fn attempt(&self, tried: &Tried) -> Option<AttemptExplanation> {
+        let millis = |micros: u32| f64::from(micros) / 1e3;
+        Some(AttemptExplanation {
+            endpoint: self.url(Some(tried.endpoint))?,
+            why: tried.why.label(),
+            result: tried.result,
+            status: (tried.status > 0).then_some(tried.status),
+            took_ms: millis(tried.took_us),
+            first_byte_ms: tried.first_byte_us.map(millis),
+        })
+    }
+
+    fn numbers(&self) -> Vec<NumbersExplanation> {
+        let signals = self.seen.signals;
+        let rows = self.seen.values.chunks(signals.len().max(1));
+        let row = |(index, values): (&u32, &[f32])| {
+            let named = signals.iter().zip(values);
+            let signals =
+                named.map(|(signal, value)| (signal.name(), Some(*value).filter(|value| !value.is_nan())));
+            Some(NumbersExplanation { endpoint: self.url(Some(*index))?, signals: signals.collect() })
+        };
+        self.seen.endpoints.iter().zip(rows).filter_map(row).collect()
+    }
+
     fn entry(&self, index: usize) -> EntryExplanation {
-        let (name, digest) = &self.labels.entries[index];
+        let EntryLabels { name, digest, signals } = &self.labels.entries[index];
         let trace = self.traces.iter().find(|trace| usize::from(trace.entry) == index);
         let (step, endpoint, fault) = match trace.map(|trace| trace.step) {
             None => ("not_asked", None, None),
@@ -219,6 +342,7 @@ impl Record {
             step,
             endpoint: self.url(endpoint),
             fault,
+            signals: signals.iter().map(|signal| signal.name()).collect(),
             fuel: trace.map_or(0, |trace| trace.fuel),
             took_us: trace.and_then(|trace| micros(trace.nanoseconds.into())),
         }

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::clock::{Stall, Timer};
 use crate::dialect::Operation;
 use crate::dispatch::Won;
+use crate::explain::{Mark, Trying};
 use crate::record::{self, Accepted, End};
 use crate::respond::X_REQUEST_ID;
 use crate::server::{Client, Worker};
@@ -49,6 +50,10 @@ pub(crate) struct Flight {
     pub(crate) model: Option<ModelName>,
     /// The policy that chose; noted only where answers say so.
     pub(crate) policy: Option<PolicyName>,
+    /// Where its decision is kept, once there is one.
+    pub(crate) mark: Option<Mark>,
+    /// The attempt under way.
+    pub(crate) trying: Option<Trying>,
     /// The last attempt, if it failed.
     pub(crate) failed: Option<record::Attempt>,
     /// When it ended, where somebody looked at the clock anyway.
@@ -101,6 +106,8 @@ impl Flight {
             policy: None,
             ended_at: None,
             failed: None,
+            mark: None,
+            trying: None,
             operation: None,
             streams: false,
             error_format: ErrorFormat::default(),
@@ -144,6 +151,13 @@ impl Flight {
         self.stall = Some(stall);
     }
 
+    /// The attempt under way has ended so. Its first content counts where it went to the client.
+    pub(crate) fn tried(&mut self, result: &'static str, status: u16, now: Instant) {
+        if let (Some(mark), Some(trying)) = (self.mark, self.trying.take()) {
+            self.worker.recorder.tried(mark, trying.ended((result, status), self.first_byte, now));
+        }
+    }
+
     /// The request has ended. Only the first call counts.
     pub(crate) fn finish(&mut self, ending: Ending) {
         let failed = self.failed.take();
@@ -154,6 +168,12 @@ impl Flight {
     pub(crate) fn finish_at(&mut self, ending: Ending, attempt: Option<&record::Attempt>, events: u64) {
         let Some(accepted) = self.accepted.take() else { return };
         let now = self.ended_at.unwrap_or_else(Instant::now);
+        let (result, status) = match &ending {
+            Ending::Answered { status } | Ending::Local { status } => ("answered", *status),
+            Ending::Failed { failure, .. } => (failure.label(), 0),
+            Ending::ClientGone => ("client_gone", 0),
+        };
+        self.tried(result, status, now);
         let outcome = Outcome {
             ending,
             attempts: self.attempts,

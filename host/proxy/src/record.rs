@@ -58,6 +58,8 @@ pub struct Decision<'a> {
     pub traces: &'a [EntryTrace],
     /// What deciding took.
     pub took: Duration,
+    /// What the policies saw.
+    pub(crate) seen: &'a explain::Seen,
 }
 
 /// What is recorded at the end of a request.
@@ -184,11 +186,16 @@ impl Recorder {
         self.cells.policy_instances.set(count as u64);
     }
 
-    /// A decision was taken.
-    pub fn decided(&self, decision: &Decision<'_>) {
+    /// A decision was taken. Returns where it is kept, for [`Self::tried`].
+    pub(crate) fn decided(&self, decision: &Decision<'_>) -> explain::Mark {
         let pool = self.pool(decision.pool);
         pool.decided(decision);
-        self.log.write(decision, &pool.labels);
+        self.log.write(decision, &pool.labels)
+    }
+
+    /// An attempt that followed from a decision has ended.
+    pub(crate) fn tried(&self, mark: explain::Mark, tried: explain::Tried) {
+        self.log.tried(mark, tried);
     }
 
     /// A request goes to an endpoint. It counts as in prefill there until its first byte, as in decoding until the drop.

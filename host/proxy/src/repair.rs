@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use crate::attempt::{Attempt, Suspicion};
 use crate::course::Course;
 use crate::dispatch::Destination;
+use crate::explain::Why;
 use crate::flight::Flight;
 use crate::record;
 
@@ -32,7 +33,7 @@ pub(crate) struct Repair {
 }
 
 impl Repair {
-    /// An attempt ended with a failure of its engine, as `sign` says: tells the endpoint, and says whether to go on. `kind` is
+    /// An attempt ended with a failure of its engine, as `sign` says: tells the endpoint, and says why to go on; `None`: the request ends here. `kind` is
     /// what failed, a status among them.
     pub(crate) fn goes_on(
         &mut self,
@@ -40,16 +41,16 @@ impl Repair {
         course: &Course,
         attempt: &mut Attempt,
         (sign, kind): (Sign, &FailureKind),
-    ) -> bool {
+    ) -> Option<Why> {
         if self.suspicions.iter().any(|earlier| earlier.sign.agrees(sign)) {
             self.acquit(flight, sign);
             attempt.says_nothing();
-            return false;
+            return None;
         }
         let goes_on = self.may_go_on((flight, to), course, attempt, (sign, kind));
         match sign {
             // The request may be at fault, and no other engine is asked.
-            Sign::Odd(_) if !goes_on => attempt.says_nothing(),
+            Sign::Odd(_) if goes_on.is_none() => attempt.says_nothing(),
             Sign::Nothing | Sign::Good => attempt.says_nothing(),
             Sign::Odd(_) | Sign::Bad(_) => self.suspicions.extend(attempt.failed(sign)),
         }
@@ -62,18 +63,18 @@ impl Repair {
         course: &Course,
         attempt: &Attempt,
         (sign, kind): (Sign, &FailureKind),
-    ) -> bool {
+    ) -> Option<Why> {
         let clock = &flight.worker.clock;
         let failed = sign.failed();
         if clock.now_ms() >= to.deadline_ms
             || *kind == FailureKind::DeadlineExceeded
             || !course.has_more(to.pool, clock)
         {
-            return false;
+            return None;
         }
         if failed.is_some_and(|Failed { cause, .. }| cause.is_unconnected()) && self.connects < CONNECTS_MAX {
             self.connects += 1;
-            return true;
+            return Some(Why::Reconnect);
         }
         let endpoint = attempt.endpoint();
         let at_risk = || {
@@ -82,7 +83,7 @@ impl Repair {
         };
         if failed.is_some() && self.repairs < REPAIRS_MAX && at_risk() {
             self.repairs += 1;
-            return true;
+            return Some(Why::Repair);
         }
         self.charged += 1;
         let retries = &to.gateway.settings.retries;
@@ -90,9 +91,10 @@ impl Repair {
             FailureKind::Status { status } => is_retryable_status(*status, &retries.statuses),
             kind => domain::failure::Failure::from(kind.clone()).may_retry(),
         };
-        is_wanted
+        let is_allowed = is_wanted
             && has_attempt_left(self.charged, retries.attempts)
-            && to.gateway.state.retry_budget.try_take(retries.budget_percent, clock.now_ms())
+            && to.gateway.state.retry_budget.try_take(retries.budget_percent, clock.now_ms());
+        is_allowed.then_some(Why::Retry)
     }
 
     /// Another engine said the same: the request is at fault.

@@ -22,6 +22,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::explain::Seen;
 use crate::server::{Shared, Worker};
 
 /// What deciding needs, one per worker.
@@ -41,6 +42,7 @@ pub(crate) struct Router {
     /// Whose hashes these are: pool and ticket.
     hashed: Option<(PoolKey, u64)>,
     excluded: Vec<u32>,
+    shown: Seen,
     random: fastrand::Rng,
 }
 
@@ -159,6 +161,7 @@ impl Router {
             hashes: PromptHashes::default(),
             hashed: None,
             excluded: Vec::new(),
+            shown: Seen::default(),
             random: fastrand::Rng::new(),
         }
     }
@@ -232,10 +235,10 @@ impl Router {
         let candidates = pool.endpoints.len().saturating_sub(self.excluded.len()) as u32;
         if pool.chain.entries.is_empty() || candidates == 0 {
             let order = Order::new(SmallVec::new(), true);
-            return Decided::of(
-                Plan::Single(due.iter().fold(order, |order, due| order.after(*due))),
-                candidates,
-            );
+            let plan = Plan::Single(due.iter().fold(order, |order, due| order.after(*due)));
+            self.shown = Seen::default();
+            self.note_avoided(pool, now_ms);
+            return Decided::of(plan, candidates);
         }
         self.fleet.gather(pool, wants.signals, now_ms);
         let mut longest = 0.0;
@@ -271,7 +274,20 @@ impl Router {
             (plan, _) => plan,
         };
         let cached = if longest > 0.0 { self.cached(&plan) } else { SmallVec::new() };
+        self.shown = Seen::of(&plan, &self.fleet, &self.excluded);
+        self.note_avoided(pool, now_ms);
         Decided { plan, headers: verdict.headers, traces: verdict.traces, candidates, cached }
+    }
+
+    fn note_avoided(&mut self, pool: &Pool, now_ms: u64) {
+        if !self.excluded.is_empty() {
+            self.shown.note_avoided(pool, &self.excluded, now_ms);
+        }
+    }
+
+    /// What the policies saw at the last decision.
+    pub(crate) fn shown(&self) -> &Seen {
+        &self.shown
     }
 
     /// Excludes endpoints that failed this very prompt or session of late, unless no other would be left.

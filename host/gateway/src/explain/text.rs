@@ -1,5 +1,6 @@
 //! Decisions as people read them.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 use serde::Deserialize;
@@ -26,6 +27,34 @@ struct Decision {
     endpoint: Option<String>,
     took_us: Option<f64>,
     entries: Vec<Entry>,
+    #[serde(default)]
+    attempts: Vec<Attempt>,
+    #[serde(default)]
+    avoided: Vec<Avoided>,
+    #[serde(default)]
+    numbers: Vec<Numbers>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Attempt {
+    endpoint: String,
+    why: String,
+    result: String,
+    status: Option<u16>,
+    took_ms: f64,
+    first_byte_ms: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Avoided {
+    endpoint: String,
+    reason: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Numbers {
+    endpoint: String,
+    signals: BTreeMap<String, Option<f64>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -35,6 +64,8 @@ struct Entry {
     step: String,
     endpoint: Option<String>,
     fault: Option<String>,
+    #[serde(default)]
+    signals: Vec<String>,
     fuel: u64,
     took_us: Option<f64>,
 }
@@ -44,7 +75,8 @@ impl Page {
     pub(super) fn table(&self, now_unix_ms: u64) -> String {
         let heads = ["AGE", "REQUEST", "MODEL", "ENDPOINT", "DECIDED BY"].map(str::to_owned);
         let row = |decision: &Decision| {
-            let endpoint = decision.endpoint.clone().unwrap_or_else(|| "none".to_owned());
+            let last = decision.attempts.last().map(|attempt| &attempt.endpoint);
+            let endpoint = last.or(decision.endpoint.as_ref()).cloned().unwrap_or_else(|| "none".to_owned());
             let (id, model) = (decision.request_id.clone(), decision.model.clone());
             [decision.age(now_unix_ms), id, model, endpoint, decision.decider().to_owned()]
         };
@@ -104,14 +136,58 @@ impl fmt::Display for Detail<'_> {
         writeln!(f, "  prompt of about {tokens} tokens, {cached} of them believed cached where it went")?;
         let endpoints = if decision.pool == 1 { "endpoint" } else { "endpoints" };
         writeln!(f, "  {} of {} {endpoints} could be chosen", decision.candidates, decision.pool)?;
+        for Avoided { endpoint, reason } in &decision.avoided {
+            writeln!(f, "    not {endpoint}: {reason}")?;
+        }
         for entry in &decision.entries {
             writeln!(f, "  - {entry}")?;
         }
-        let endpoint = decision.endpoint.as_deref().unwrap_or("no endpoint: it was turned away");
-        write!(f, "  sent to {endpoint}")?;
+        for Numbers { endpoint, signals } in &decision.numbers {
+            let known = |(signal, value): (&String, &Option<f64>)| match value {
+                Some(value) => format!("{signal} {value}"),
+                None => format!("{signal} unknown"),
+            };
+            let signals: Vec<String> = signals.iter().map(known).collect();
+            writeln!(f, "    {endpoint}: {}", signals.join(", "))?;
+        }
+        match &decision.endpoint {
+            Some(endpoint) => write!(f, "  decided for {endpoint}")?,
+            None => write!(f, "  turned away")?,
+        }
         match decision.took_us {
-            Some(micros) => writeln!(f, ", decided in {micros:.1} µs"),
-            None => writeln!(f),
+            Some(micros) => writeln!(f, " in {micros:.1} µs")?,
+            None => writeln!(f)?,
+        }
+        for (number, attempt) in (1..).zip(&decision.attempts) {
+            writeln!(f, "  attempt {number}: {attempt}")?;
+        }
+        if decision.attempts.is_empty() && decision.endpoint.is_some() {
+            writeln!(f, "  the first attempt is under way")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.endpoint)?;
+        f.write_str(match &*self.why {
+            "probe" => " (to find out whether it is well again)",
+            "reconnect" => " (no connection before; costs nothing)",
+            "repair" => " (repairs the attempt before; costs no retry)",
+            "retry" => " (a retry out of the budget)",
+            _ => "",
+        })?;
+        match (&*self.result, self.status) {
+            ("answered", Some(status)) => write!(f, ": answered {status}")?,
+            ("status", Some(status)) => write!(f, ": failed, answered {status}")?,
+            ("client_gone", _) => f.write_str(": the client left")?,
+            (result, _) => write!(f, ": failed, {result}")?,
+        }
+        write!(f, " after {:.1} ms", self.took_ms)?;
+        match self.first_byte_ms {
+            Some(millis) => write!(f, ", first content after {millis:.1} ms"),
+            None => Ok(()),
         }
     }
 }
@@ -134,6 +210,9 @@ impl fmt::Display for Entry {
             "shadow" => write!(f, ": only watches, would have chosen {endpoint}")?,
             "not_asked" => f.write_str(": not asked, the decision had fallen")?,
             other => write!(f, ": {other}")?,
+        }
+        if !self.signals.is_empty() {
+            write!(f, "; saw {}", self.signals.join(", "))?;
         }
         if self.fuel > 0 {
             write!(f, "; fuel {}", self.fuel)?;
@@ -187,7 +266,7 @@ AGE    REQUEST    MODEL  ENDPOINT    DECIDED BY
         let entries = json!([
             {"policy": "session-affinity", "digest": "0123456789ab", "step": "no_session", "fuel": 0},
             {"policy": "mine", "step": "fault", "fault": "trap", "fuel": 70, "took_us": 3.0},
-            {"policy": "load-aware", "step": "scored", "endpoint": "http://a:1", "fuel": 900},
+            {"policy": "load-aware", "step": "scored", "endpoint": "http://a:1", "signals": ["inflight"], "fuel": 900},
             {"policy": "new", "step": "shadow", "fuel": 5},
         ]);
         let expected = "\
@@ -197,10 +276,38 @@ request r, 1.5 s ago
   1 of 2 endpoints could be chosen
   - session-affinity (0123456789ab): not asked, the request has no session
   - mine: failed (trap); fuel 70, 3.0 µs
-  - load-aware: gave scores, the best to http://a:1; fuel 900
+  - load-aware: gave scores, the best to http://a:1; saw inflight; fuel 900
   - new: only watches, would have chosen no endpoint; fuel 5
-  sent to http://a:1, decided in 9.2 µs
+  decided for http://a:1 in 9.2 µs
+  the first attempt is under way
 ";
         assert_eq!(page(&[decision("r", &entries)]).details(1_001_500), expected);
+    }
+
+    /// N2: what became of a decision is said as well.
+    #[test]
+    fn attempts_numbers_and_avoided_endpoints_are_told() {
+        let mut failed_over = decision("r", &json!([]));
+        failed_over["attempts"] = json!([
+            {"endpoint": "http://a:1", "why": "decided", "result": "connect", "took_ms": 0.25},
+            {"endpoint": "http://b:1", "why": "reconnect", "result": "status", "status": 500, "took_ms": 2.0},
+            {"endpoint": "http://c:1", "why": "repair", "result": "answered", "status": 200, "took_ms": 250.0,
+             "first_byte_ms": 40.0},
+        ]);
+        failed_over["avoided"] = json!([{"endpoint": "http://d:1", "reason": "overloaded"}]);
+        failed_over["numbers"] =
+            json!([{"endpoint": "http://a:1", "signals": {"inflight": 3.0, "kv-usage": null}}]);
+        let text = page(&[failed_over.clone()]).details(1_001_500);
+        let told: Vec<&str> = text.lines().skip(4).collect();
+        let expected = [
+            "    not http://d:1: overloaded",
+            "    http://a:1: inflight 3, kv-usage unknown",
+            "  decided for http://a:1 in 9.2 µs",
+            "  attempt 1: http://a:1: failed, connect after 0.2 ms",
+            "  attempt 2: http://b:1 (no connection before; costs nothing): failed, answered 500 after 2.0 ms",
+            "  attempt 3: http://c:1 (repairs the attempt before; costs no retry): answered 200 after 250.0 ms, first content after 40.0 ms",
+        ];
+        assert_eq!(told, expected);
+        assert!(page(&[failed_over]).table(1_150_000).contains("m      http://c:1"), "who answered");
     }
 }

@@ -31,6 +31,7 @@ fn decided(ids: &[&str]) -> Arc<Board> {
             endpoint: Some(1),
             traces: &[trace(0, Step::NoSession), trace(1, Step::Chose(1))],
             took: Duration::from_micros(4),
+            seen: &Seen::default(),
         });
     }
     board
@@ -46,7 +47,7 @@ fn a_decision_is_found_by_its_request_and_says_who_did_what() {
     let expected = serde_json::json!({
         "request_id": "b", "gateway": "default/g", "model": "m", "generation": 7, "attempt": 0, "pool": 2,
         "candidates": 2, "prompt_tokens": 100, "cached_tokens": 60, "endpoint": "http://10.0.0.2:8000",
-        "took_us": 4.0,
+        "took_us": 4.0, "attempts": [],
         "entries": [
             {"policy": "session-affinity", "step": "no_session", "fuel": 500, "took_us": 1.5},
             {"policy": "prefix-hash", "step": "chose", "endpoint": "http://10.0.0.2:8000", "fuel": 500, "took_us": 1.5},
@@ -94,6 +95,7 @@ fn faults_and_shadows_are_explained() {
         endpoint: None,
         traces: &[trace(0, Step::Fault(Fault::Trap)), trace(1, Step::Shadow(Some(0)))],
         took: Duration::ZERO,
+        seen: &Seen::default(),
     });
     let found = &board.log().find("id")[0];
     assert_eq!((found.entries[0].step, found.entries[0].fault), ("fault", Some("trap")));

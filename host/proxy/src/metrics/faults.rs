@@ -7,7 +7,7 @@ use domain::name::{ObjectName, PolicyName};
 use domain::policy::Fault;
 
 use super::Board;
-use crate::record::decisions::FAULTS;
+use crate::record::decisions::{EntryLabels, FAULTS};
 
 /// Adds up what workers count of failed calls. A pool that changes takes its counts with it: what was seen before stays in the
 /// sum, what failed between the last look and the change is not in it.
@@ -46,7 +46,7 @@ impl FaultWatch {
     pub fn look(&self) -> BTreeMap<(ObjectName, PolicyName), PolicyFaults> {
         let mut shown: HashMap<(ObjectName, PolicyName), Counts> = HashMap::new();
         for cells in self.board.pools.live() {
-            for (entry, (policy, _)) in cells.entries.iter().zip(&cells.labels.entries) {
+            for (entry, EntryLabels { name: policy, .. }) in cells.entries.iter().zip(&cells.labels.entries) {
                 let counts = shown.entry((cells.labels.gateway.clone(), policy.clone())).or_default();
                 for (sum, count) in counts.iter_mut().zip(&entry.faults) {
                     *sum += count.get();

@@ -8,7 +8,7 @@ use domain::snapshot::Snapshot;
 use super::family::{self, Page};
 use super::together::Together;
 use crate::record::cells::Count;
-use crate::record::decisions::{EntryCells, FAULTS, PoolCells, Reason};
+use crate::record::decisions::{EntryCells, EntryLabels, FAULTS, PoolCells, Reason};
 
 /// The strategy label of decisions that no policy took.
 const LAST_RESORT: &str = "last-resort";
@@ -31,7 +31,7 @@ pub(super) fn pools(
         let model = together.label(model);
         page.merge(family::ROUTE_SECONDS, &[gateway, model], &cells.took);
         reasons(page, [gateway, model, LAST_RESORT], &cells.undecided);
-        for (entry, (policy, _)) in cells.entries.iter().zip(&cells.labels.entries) {
+        for (entry, EntryLabels { name: policy, .. }) in cells.entries.iter().zip(&cells.labels.entries) {
             policy_cells(page, [gateway, model, policy.as_str()], entry);
         }
         let (prompt, cached) = tokens.entry((gateway, model)).or_default();

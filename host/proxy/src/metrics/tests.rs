@@ -65,6 +65,7 @@ fn traffic(recorder: &Recorder, snapshot: &Snapshot) {
         endpoint: Some(0),
         traces: &[trace(0, Step::Fault(Fault::Trap)), trace(1, Step::Chose(0))],
         took: Duration::from_micros(4),
+        seen: &crate::explain::Seen::default(),
     });
     let mut attempt = recorder.attempt(&pool, &pool.endpoints[0], 0);
     attempt.first_byte();

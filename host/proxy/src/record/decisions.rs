@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use domain::name::{ModelName, ObjectName, PolicyName};
 use domain::policy::{Digest, EntryTrace, Fault, Step};
-use domain::pool::Pool;
+use domain::pool::{Entry, Pool};
+use domain::signal::Signal;
 
 use super::Decision;
 use super::cells::{Count, Histogram};
@@ -56,6 +57,17 @@ impl Reason {
     ];
 }
 
+/// What is said of an entry of a chain.
+#[derive(Debug)]
+pub(crate) struct EntryLabels {
+    /// The policy's name.
+    pub(crate) name: PolicyName,
+    /// The component's digest; `None` where none is loaded.
+    pub(crate) digest: Option<Digest>,
+    /// Signals that it is shown.
+    pub(crate) signals: Box<[Signal]>,
+}
+
 /// Names of a pool and of everything in it that a decision refers to by number.
 #[derive(Debug)]
 pub(crate) struct PoolLabels {
@@ -65,8 +77,8 @@ pub(crate) struct PoolLabels {
     pub(crate) model: ModelName,
     /// URLs by index.
     pub(crate) urls: Box<[Arc<str>]>,
-    /// Names and digests of the chain's entries.
-    pub(crate) entries: Box<[(PolicyName, Option<Digest>)]>,
+    /// The chain's entries.
+    pub(crate) entries: Box<[EntryLabels]>,
     signature: u64,
 }
 
@@ -76,7 +88,7 @@ impl PoolLabels {
             gateway: pool.gateway.clone(),
             model: pool.model.clone(),
             urls: pool.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.spec.id.url)).collect(),
-            entries: entries(pool).map(|(name, digest)| (name.clone(), digest)).collect(),
+            entries: pool.chain.entries.iter().map(EntryLabels::of).collect(),
             signature: pool.signature,
         }
     }
@@ -85,7 +97,18 @@ impl PoolLabels {
     pub(crate) fn is_of(&self, pool: &Pool) -> bool {
         self.signature == pool.signature
             && self.urls.len() == pool.endpoints.len()
-            && self.entries.iter().map(|(name, digest)| (name, *digest)).eq(entries(pool))
+            && self.entries.iter().map(|entry| (&entry.name, entry.digest)).eq(entries(pool))
+    }
+}
+
+impl EntryLabels {
+    fn of(entry: &Entry) -> Self {
+        let description = entry.prepared.as_ref().map(|prepared| prepared.description());
+        Self {
+            name: entry.spec.name.clone(),
+            digest: entry.prepared.as_ref().map(|prepared| prepared.digest()),
+            signals: description.map(|description| description.signals.clone()).unwrap_or_default().into(),
+        }
     }
 }
 
@@ -156,7 +179,7 @@ pub(crate) const FAULTS: [Fault; 7] = [
 impl PoolCells {
     pub(crate) fn new(pool: &Pool) -> Self {
         let labels = PoolLabels::new(pool);
-        let entries = labels.entries.iter().map(|(name, _)| EntryCells::new(name)).collect();
+        let entries = labels.entries.iter().map(|entry| EntryCells::new(&entry.name)).collect();
         Self {
             labels: Arc::new(labels),
             entries,
