@@ -7,7 +7,7 @@ use std::time::Duration;
 use engine::http::{Accept, Config, Engine, EngineHandle, Fault};
 use futures::future::join_all;
 use harness::client::{self, Connection};
-use harness::fleet::{chat, chat_stream, engines, soon, urls};
+use harness::fleet::{chat, chat_stream, engines, soon, until, urls};
 use harness::gateway::{Gateway, Options};
 use harness::manifests::Manifest;
 use http::Method;
@@ -234,4 +234,51 @@ async fn explain_tells_every_attempt_of_a_request_that_failed_over() {
     let failed = told.iter().flatten().filter(|attempt| attempt["result"] == "lost_before_head");
     assert_eq!(failed.count(), 2, "{told:?}");
     assert!(told.iter().flatten().any(|attempt| attempt["why"] == "retry"), "{told:?}");
+}
+
+/// N3: a dead engine shows in the log, in `/snapshot`, in the metrics and among the findings, with the cause.
+#[tokio::test]
+async fn a_dead_engine_is_seen_everywhere_an_operator_looks() {
+    let engines = engines(2, &Config::default()).await;
+    engines[0].set_accept(Accept::Refuse).await;
+    let manifest = Manifest::new().gateway("routeStrategy: round-robin").model("m", urls(&engines));
+    let gateway = Gateway::ready(Options::manifest(manifest.yaml())).await;
+    let endpoint = async |index: usize| {
+        let page = gateway.admin_page("/snapshot").await.json();
+        page["gateways"][0]["routes"][0]["endpoints"][index].clone()
+    };
+    let found = async || {
+        let page = gateway.admin_page("/findings").await.json();
+        let findings = page["findings"].as_array().unwrap().clone();
+        findings.into_iter().find(|finding| finding["reason"] == "EngineNeverAnswered")
+    };
+    let finding = until("the finding", &found).await;
+    assert!(finding["message"].as_str().unwrap().contains(&engines[0].url()), "{finding}");
+    let dead = until("the observer's word", || async {
+        Some(endpoint(0).await).filter(|dead| dead["state"] == "out")
+    })
+    .await;
+    assert_eq!((&dead["avoided"]["reason"], &dead["has_answered"]), (&"unreachable".into(), &false.into()));
+    let healthy = format!("vllm:healthy_pods_total{{server=\"{}\"}}", engines[0].url());
+    assert_eq!(gateway.metric(&healthy).await, Some(0.0), "before any request");
+    assert_eq!(gateway.post(CHAT, &chat("m", "hi")).await.engine(), engines[1].name());
+
+    engines[1].set_fault(Some(Fault::status(500)));
+    assert_eq!(gateway.post(CHAT, &chat("m", "hi")).await.status, 500);
+    let line = gateway.logged(|line| line["cause"] == "error" && line["level"] == "WARN").await;
+    assert_eq!((&line["endpoint"], &line["status"]), (&engines[1].url().into(), &500.into()), "{line}");
+    let sick = endpoint(1).await;
+    assert_eq!((&sick["avoided"]["reason"], &sick["avoided"]["status"]), (&"error".into(), &500.into()));
+    assert_eq!((&sick["last_error"]["status"], &sick["has_answered"]), (&500.into(), &true.into()), "{sick}");
+    assert_eq!(sick["models"], serde_json::json!(["m"]), "{sick}");
+    assert!(sick["numbers_age_ms"].is_number(), "{sick}");
+
+    engines[1].set_fault(None);
+    gateway.post(CHAT, &chat("m", "hi")).await;
+    gateway.logged(|line| line["endpoint"] == engines[1].url() && line["after_s"].is_number()).await;
+    assert_eq!(endpoint(1).await["state"], "in");
+    engines[0].set_accept(Accept::Serve).await;
+    let back = async { while gateway.post(CHAT, &chat("m", "hi")).await.engine() != engines[0].name() {} };
+    soon("its return", back).await;
+    until("the finding to go", || async { found().await.is_none().then_some(()) }).await;
 }

@@ -27,6 +27,7 @@ mod models;
 mod page;
 mod probe;
 mod schedule;
+mod silent;
 mod unreadable;
 
 pub use cards::{CARD_BYTES_MAX, Cards};
@@ -41,6 +42,7 @@ use cards::Catalogue;
 use client::{Access, Names, Trust};
 use probe::{Answer, Limits};
 use schedule::{Intervals, Job, Probe, Schedule, Target};
+use silent::Silent;
 use unreadable::Unreadable;
 
 /// Probes in flight at a time.
@@ -51,6 +53,8 @@ pub const LISTLESS_MAX: u32 = 3;
 const UNKNOWN_INTERVAL: Duration = Duration::from_secs(60);
 /// Name of this part in [`Remarks`].
 const SOURCE: &str = "engines";
+/// The same for engines that have never answered.
+const SILENT: &str = "silent engines";
 /// Longest time for a probe other than a metrics page.
 const OTHER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -245,6 +249,11 @@ impl Observer {
         {
             round.unreadable.untold();
         }
+        if let Some(findings) = round.silent.take_due(now_ms, &snapshot, &facts.bundle)
+            && self.remarks.try_send(Remarks { source: SILENT, findings }).is_err()
+        {
+            round.silent.untold();
+        }
     }
 
     fn tell_answered(&self, round: &Round) {
@@ -269,6 +278,7 @@ struct Round {
     known: HashMap<EndpointId, Known>,
     catalogue: Catalogue,
     unreadable: Unreadable,
+    silent: Silent,
     first: FirstAnswers,
 }
 
@@ -313,6 +323,7 @@ impl Round {
             known: HashMap::new(),
             catalogue: Catalogue::default(),
             unreadable: Unreadable::default(),
+            silent: Silent::default(),
             first: FirstAnswers::default(),
         }
     }

@@ -1,16 +1,17 @@
 //! The pages of the two admin listeners.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::finding::Finding;
 use domain::published::Published;
-use domain::snapshot::Snapshot;
 use hyper::StatusCode;
 use proxy::Workers;
 use proxy::metrics::{Board, MetricsPage};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+
+mod snapshot;
 
 use crate::admin::{Page, PageFuture, Pages};
 
@@ -72,6 +73,8 @@ pub(crate) struct Sources {
     pub(crate) reports: watch::Receiver<control::publish::Report>,
     /// Decisions.
     pub(crate) board: Arc<Board>,
+    /// When the gateway's clock began.
+    pub(crate) epoch: Instant,
 }
 
 /// Metrics and the pages for operators.
@@ -89,7 +92,11 @@ fn page(sources: &Sources, path: &str) -> Page {
             let findings: Vec<Value> = report.findings.iter().map(finding).collect();
             Page::json(&json!({ "generation": report.generation.0, "findings": findings }))
         }
-        "/snapshot" => Page::json(&snapshot(&sources.published.load_full())),
+        "/snapshot" => {
+            let now_ms = sources.epoch.elapsed().as_millis() as u64;
+            let facts = Arc::clone(&sources.reports.borrow().facts);
+            Page::json(&snapshot::page(&sources.published.load_full(), &facts.bundle.models, now_ms))
+        }
         "/explain" => Page::json(&json!({ "decisions": sources.board.log().last(EXPLAINED) })),
         "/" => {
             Page::text(StatusCode::OK, "/metrics\n/findings\n/snapshot\n/explain\n/explain/<request id>\n")
@@ -129,47 +136,5 @@ pub(crate) fn finding(finding: &Finding) -> Value {
         "reason": finding.reason,
         "message": finding.message,
         "remedy": finding.remedy,
-    })
-}
-
-/// What is in force, for people: no secrets, no live numbers but those that routing uses.
-fn snapshot(snapshot: &Snapshot) -> Value {
-    let gateways: Vec<Value> = snapshot
-        .gateways
-        .iter()
-        .map(|gateway| {
-            let mut routes: Vec<_> = gateway.routes.values().collect();
-            routes.sort_by(|a, b| a.model.cmp(&b.model));
-            let routes: Vec<Value> = routes.into_iter().map(|route| self::route(route)).collect();
-            json!({ "name": gateway.name.to_string(), "hostnames": gateway.hostnames, "routes": routes })
-        })
-        .collect();
-    json!({ "generation": snapshot.generation.0, "gateways": gateways })
-}
-
-fn route(route: &domain::route::Route) -> Value {
-    let pool = &route.pool;
-    let policies: Vec<Value> = pool
-        .chain
-        .entries
-        .iter()
-        .map(|entry| {
-            json!({
-                "name": entry.spec.name.as_str(),
-                "digest": entry.prepared.as_ref().map(|prepared| prepared.digest().to_string()),
-            })
-        })
-        .collect();
-    let endpoints: Vec<Value> = pool
-        .endpoints
-        .iter()
-        .map(|endpoint| json!({ "url": &*endpoint.spec.id.url, "weight": endpoint.spec.weight, "inflight": endpoint.state.inflight() }))
-        .collect();
-    json!({
-        "model": route.model.as_str(),
-        "service": route.service.to_string(),
-        "blocked": route.blocked,
-        "policies": policies,
-        "endpoints": endpoints,
     })
 }

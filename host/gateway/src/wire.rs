@@ -135,6 +135,7 @@ impl Running {
                 published: published.clone(),
                 reports: control.reports(),
                 board,
+                epoch,
             },
         )?;
         let (mut cards, shown) = (control.cards(), Arc::clone(&status));
