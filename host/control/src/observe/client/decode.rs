@@ -16,7 +16,7 @@ const NAME_BYTES_MAX: usize = 32;
 /// Hands a body over piece by piece.
 pub(super) enum Decoder<'a, F: FnMut(&[u8])> {
     Plain(&'a mut F),
-    Gzip(MultiGzDecoder<Bounded<'a, F>>),
+    Gzip(Box<MultiGzDecoder<Bounded<'a, F>>>),
 }
 
 /// Takes what was decoded, up to a limit.
@@ -58,7 +58,7 @@ impl<'a, F: FnMut(&[u8])> Decoder<'a, F> {
             None | Some(b"" | b"identity") => Ok(Self::Plain(on_piece)),
             Some(b"gzip" | b"x-gzip") => {
                 let sink = Bounded { on_piece, limit_bytes: bytes_max, left: bytes_max, is_full: false };
-                Ok(Self::Gzip(MultiGzDecoder::new(sink)))
+                Ok(Self::Gzip(Box::new(MultiGzDecoder::new(sink))))
             }
             Some(other) => {
                 let shown = &other[..other.len().min(NAME_BYTES_MAX)];
