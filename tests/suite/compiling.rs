@@ -96,7 +96,7 @@ async fn compile_bombs_of_one_tenant_are_found_and_cost_the_others_nothing() {
         match bomb.bound {
             Some(bound) => assert_eq!(reason, bound, "{}", bomb.name),
             None => {
-                assert!(reason.starts_with("Compile") || reason == "WrongWorld", "{}: {reason}", bomb.name)
+                assert!(reason.starts_with("Compile") || reason == "WrongWorld", "{}: {reason}", bomb.name);
             }
         }
     }

@@ -151,18 +151,19 @@ async fn engine_control_reaches_only_engines_of_the_gateway_that_is_named() {
     let id = list.json()[0]["engine_id"].as_str().expect("an id").to_owned();
     assert_eq!(listed(list), Some(1));
 
-    let attempts: [(&str, &[(&str, &str)], u16); 5] = [
-        ("/gateways/a/llm", &[], 400),
-        ("", &[("host", "a.example.com")], 400),
-        ("", &[("host", "llm.a.svc:8001")], 400),
-        ("", &[], 403),
-        ("/gateways/c/llm", &[], 404),
+    let attempts = [
+        ("/gateways/a/llm", None, 400),
+        ("", Some("a.example.com"), 400),
+        ("", Some("llm.a.svc:8001"), 400),
+        ("", None, 403),
+        ("/gateways/c/llm", None, 404),
     ];
-    for (prefix, headers, status) in attempts {
+    for (prefix, host, status) in attempts {
+        let headers = Vec::from_iter(host.map(|host| ("host", host)));
         for (method, path) in [("POST", "sleep"), ("POST", "wake_up"), ("GET", "is_sleeping")] {
             let path = format!("{prefix}/{path}?id={id}");
             let mut connection = client::Connection::open(gateway.data).await;
-            let answer = connection.call(method.parse().unwrap(), &path, headers, "").await;
+            let answer = connection.call(method.parse().unwrap(), &path, &headers, "").await;
             assert_eq!(answer.status, status, "{path} {headers:?}: {}", answer.text());
         }
     }

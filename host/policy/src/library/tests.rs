@@ -303,7 +303,7 @@ fn a_fifo_or_device_in_the_place_of_a_component_is_refused() {
 /// C1: what ended without a verdict on the component is not tried again at once, though no object named it for a while.
 #[test]
 fn a_component_whose_compilation_failed_is_not_begun_again_when_it_comes_back() {
-    let compiler = crate::compiler::Compiler::Process("/nowhere/wicketgate".into());
+    let compiler = Compiler::Process("/nowhere/wicketgate".into());
     let options = Options { instances: 8, directory: "/".into(), compiler, ..Options::default() };
     let library = Library::new(options).unwrap();
     let spec = spec("round-robin", "{}");
