@@ -153,7 +153,9 @@ mod tests {
     fn when_time_is_up_the_last_answer_is_the_reason() {
         let (url, thread) = answering(&["HTTP/1.1 404 Not Found\r\n\r\n"]);
         let error = asked(url.clone(), Duration::ZERO).unwrap_err();
-        assert_eq!(format!("{error:#}"), format!("{url}: status 404"));
+        // A query may hold a credential: the message leaves it out.
+        let shown = url.split_once('?').map_or(url.clone(), |(page, _)| format!("{page}?…"));
+        assert_eq!(format!("{error:#}"), format!("{shown}: status 404"));
         thread.join().unwrap();
     }
 
