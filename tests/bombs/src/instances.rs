@@ -25,7 +25,7 @@ pub(crate) fn bombs() -> Vec<Bomb> {
         bomb("41-core-instances", core_instances(41), Some("TooManyCoreInstances")),
         bomb("300-component-instances", component_instances(300), Some("TooManyComponentInstances")),
         bomb("needs-a-component", needs_a_component(), Some("NeedsComponents")),
-        bomb("component-type-of-1-MiB", large_type(1 << 20), Some("TooManyTypes")),
+        bomb("component-type-of-1-mib", large_type(1 << 20), Some("TooManyTypes")),
         bomb("60000-aliases-of-core-exports", core_aliases(60_000), None),
         bomb("types-nested-200000-levels", nested_types(200_000), None),
         bomb("types-that-double-100-times", doubling_types(100), None),
