@@ -26,7 +26,7 @@ pub(crate) fn bombs() -> Vec<Bomb> {
         function("150000-loops", 0, loops(150_000), Some("TooManyBlocks")),
         function("150000-blocks-inside-each-other", 0, nested(150_000), Some("TooManyBlocks")),
         function("70000-branch-targets", 1, branch_table(70_000), Some("TooManyBranchTargets")),
-        function("function-of-600-KB", 0, vec![0x01; 600 << 10], Some("FunctionTooLarge")),
+        function("function-of-600-kb", 0, vec![0x01; 600 << 10], Some("FunctionTooLarge")),
         bomb("100001-functions", module_of(100_001, 0, &[]), Some("TooManyFunctions")),
         bomb("types-of-1-mib", types(50_000, 20), Some("TooManyTypes")),
         bomb("900-parameters", types(1, 900), Some("TooManyParameters")),
@@ -38,7 +38,7 @@ pub(crate) fn bombs() -> Vec<Bomb> {
         bomb("140000-empty-element-segments", empty_segments(140_000), Some("TooManyElements")),
         bomb("five-memories", memories(5, 1), Some("TooManyMemories")),
         bomb("memory-of-17-mib", memories(1, 17 << 4), Some("MemoryTooLarge")),
-        bomb("memory-of-4-GiB", memories(1, 1 << 16), Some("MemoryTooLarge")),
+        bomb("memory-of-4-gib", memories(1, 1 << 16), Some("MemoryTooLarge")),
         Bomb {
             name: "three-memories-of-6-mib-in-instances",
             component: component(&memories(1, 6 << 4), 3),
@@ -51,8 +51,8 @@ pub(crate) fn bombs() -> Vec<Bomb> {
         function("1700-loops-19000-locals-in-use", 19_000, locals_in_use(19_000, 1_700), None),
         function("130000-blocks-inside-each-other", 0, nested(130_000), Some("BlocksNestedTooDeep")),
         function("60000-branch-targets", 1, branch_table(60_000), None),
-        function("500-KB-of-loads", 0, loads(500 << 10), None),
-        bomb("60-functions-of-500-KB", module_of(60, 1, &additions(500 << 10)), None),
+        function("500-kb-of-loads", 0, loads(500 << 10), None),
+        bomb("60-functions-of-500-kb", module_of(60, 1, &additions(500 << 10)), None),
         bomb("99000-functions", module_of(99_000, 0, &[]), None),
         bomb("calls-of-250-values", calls(60_000, 125), None),
     ]
